@@ -1,0 +1,65 @@
+//! The state of every component and of the whole, for health checks and our own metrics.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use crate::signal::ComponentId;
+
+/// A component's state: the Collector's component statuses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum State {
+    #[default]
+    Starting,
+    Ok,
+    /// It will pass by itself (a backend away).
+    Recoverable(String),
+    /// Someone has to act; the rest runs.
+    Permanent(String),
+    Fatal(String),
+    Stopping,
+    Stopped,
+}
+
+/// (pipeline, component) → state and since when.
+type States = BTreeMap<(Option<String>, ComponentId), (State, tokio::time::Instant)>;
+
+/// One a process.
+#[derive(Debug, Default)]
+pub struct Health {
+    whole: Mutex<State>,
+    parts: Mutex<States>,
+    changed: tokio::sync::Notify,
+}
+
+impl Health {
+    /// The process: `Starting` until listeners are up, `Ok`, then `Stopping`.
+    pub fn set_whole(&self, state: State) {
+        *self.whole.lock() = state;
+        self.changed.notify_waiters();
+    }
+
+    pub fn whole(&self) -> State {
+        self.whole.lock().clone()
+    }
+
+    /// `pipeline` is `traces/x`, or `None` for extensions.
+    pub fn report(&self, pipeline: Option<&str>, id: &ComponentId, state: State) {
+        let mut parts = self.parts.lock();
+        let now = tokio::time::Instant::now();
+        let entry = parts.entry((pipeline.map(str::to_owned), id.clone())).or_insert_with(|| (State::Starting, now));
+        if entry.0 != state {
+            *entry = (state, now);
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub fn parts(&self) -> States {
+        self.parts.lock().clone()
+    }
+
+    /// Resolves at the next change.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}

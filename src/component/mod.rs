@@ -1,0 +1,378 @@
+//! The contract: what a receiver, processor, connector, exporter or extension is, and what it is given.
+//!
+//! A component is one folder: its `Config` reads and checks its settings and builds the running half. It is added by one row in the
+//! table of the `mod.rs` beside it. Components never name one another; what they share is in the modules above them.
+
+mod auth;
+mod factory;
+mod health;
+mod task;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use smallvec::SmallVec;
+
+pub use auth::{AuthError, ClientAuth, ServerAuth};
+pub use factory::{
+    ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
+    ReadyProcessor, ReadyReceiver, ReceiverFactory,
+};
+pub use health::{Health, State};
+pub use task::{Shutdown, Task, TaskError};
+
+use crate::{
+    config::{Diagnostics, Node},
+    delivery,
+    exposition::PageSource,
+    internal_telemetry::Telemetry,
+    journal::Record,
+    signal::{Batch, ComponentId, Context, ContextNeeds, Signal, UnixNanos},
+};
+
+/// How sure one can be of a component: the Collector's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stability {
+    Development,
+    Alpha,
+    Beta,
+    Stable,
+}
+
+/// What every component is handed when it is built.
+#[derive(Clone)]
+pub struct BuildContext {
+    pub id: ComponentId,
+    pub telemetry: Telemetry,
+    pub health: Arc<Health>,
+    /// The extensions of the file that are built already, for authenticators.
+    pub extensions: Arc<Extensions>,
+    /// The wall clock; tests set it.
+    pub clock: Clock,
+}
+
+/// Reads the wall clock.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> UnixNanos + Send + Sync>);
+
+impl Clock {
+    pub fn new(read: impl Fn() -> UnixNanos + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self::new(|| {
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            UnixNanos(since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
+        })
+    }
+
+    pub fn now(&self) -> UnixNanos {
+        (self.0)()
+    }
+}
+
+/// A component could not be built or started. The message names the configuration key where there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A key has a value that cannot work; `path` is inside the component (`protocols::grpc::endpoint`).
+    #[error("{path}: {message}")]
+    Setting { path: String, message: String },
+    #[error("{0}")]
+    Other(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl BuildError {
+    pub fn setting(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Setting { path: path.into(), message: message.into() }
+    }
+}
+
+// === receivers ===
+
+/// Takes data for one receiver: scans, admits, appends. The door implements it; receivers only see this.
+pub trait Inlet: Send + Sync {
+    /// Whether some pipeline of this signal uses the receiver.
+    fn takes(&self, signal: Signal) -> bool;
+    /// Scans, admits and appends one request body. On return the data is where the journal's mode promises it to be.
+    fn accept<'a>(
+        &'a self,
+        signal: Signal,
+        payload: Bytes,
+        context: Context,
+        transport: &'static str,
+    ) -> BoxFuture<'a, Result<Accepted, Refusal>>;
+    /// Which parts of a request's context have to be handed over.
+    fn needs(&self) -> &ContextNeeds;
+}
+
+/// A request was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    pub items: u64,
+    /// Items left out because they were invalid, and why; said in `partial_success`. A message with 0 rejected is a warning.
+    pub rejected: u64,
+    pub message: Option<String>,
+}
+
+pub use crate::door::Refusal;
+
+pub trait Receiver: Send {
+    /// Binds what it listens on; an address in use is an error that names it and its key. The task serves until `shutdown`.
+    fn start(self: Box<Self>, inlet: Arc<dyn Inlet>, shutdown: Shutdown) -> BoxFuture<'static, Result<Task, BuildError>>;
+}
+
+pub trait ReceiverConfig: Sized + Send + 'static {
+    const TYPE: &'static str;
+    const ALIASES: &'static [&'static str] = &[];
+    const STABILITY: Stability;
+    const SIGNALS: &'static [Signal];
+    /// Reads and checks; problems go to `found`.
+    fn read(node: &Node, found: &mut Diagnostics) -> Self;
+    fn build(self, context: BuildContext) -> Result<Box<dyn Receiver>, BuildError>;
+}
+
+// === processors ===
+
+/// What a stateless processor made of a batch.
+#[derive(Debug, Clone)]
+pub enum Processed {
+    Keep(Batch),
+    /// `dropped` items left by this processor's rule, the rest is in the batch.
+    Part {
+        batch: Batch,
+        dropped: u64,
+    },
+    DropAll,
+}
+
+/// A pure function of record, receive time and configuration: no task, no clock, no socket. Recomputing gives the same bytes.
+pub trait Processor: Send + Sync {
+    fn process(&self, batch: Batch, received: UnixNanos) -> Processed;
+}
+
+/// What building a processor gives: some are not a stage at all but a wish about their neighbours.
+pub enum BuiltProcessor {
+    Stage(Arc<dyn Processor>),
+    /// `batch`: how much the readers behind it take at once.
+    Batching(delivery::BatchWish),
+    /// `memory_limiter`: the door's byte budget.
+    Budget(crate::door::BudgetWish),
+}
+
+pub trait ProcessorConfig: Sized + Send + 'static {
+    const TYPE: &'static str;
+    const ALIASES: &'static [&'static str] = &[];
+    const STABILITY: Stability;
+    const SIGNALS: &'static [Signal];
+    fn read(node: &Node, found: &mut Diagnostics) -> Self;
+    fn needs(&self) -> ContextNeeds {
+        ContextNeeds::default()
+    }
+    fn build(self, context: BuildContext, signal: Signal) -> Result<BuiltProcessor, BuildError>;
+}
+
+// === connectors ===
+
+/// A batch that a connector made.
+#[derive(Debug, Clone)]
+pub struct Derived {
+    pub batch: Batch,
+}
+
+/// The end of one pipeline that is the start of another. A state machine: it is told the time, it opens nothing.
+pub trait Connector: Send {
+    /// Takes one record as the pipeline's processors left it.
+    fn consume(&mut self, record: &Record, out: &mut Vec<Derived>);
+    /// Called each `flush_interval` of its configuration with the present time, and once at the end.
+    fn flush(&mut self, _now: UnixNanos, _out: &mut Vec<Derived>) {}
+    /// Items counted but not acted on so far because of its own rules (for the books), since the last call, by reason.
+    fn take_dropped(&mut self) -> Option<(&'static str, u64)> {
+        None
+    }
+}
+
+pub struct BuiltConnector {
+    pub connector: Box<dyn Connector>,
+    /// Rows that a bare `prometheus` exporter may render directly.
+    pub page: Option<Arc<dyn PageSource>>,
+    pub flush_interval: Option<std::time::Duration>,
+}
+
+/// How the file uses a connector.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectorUse {
+    /// Some pipeline behind it wants derived records (anything but a bare `prometheus` exporter).
+    pub derives: bool,
+    /// Some bare `prometheus` exporter renders its rows.
+    pub renders: bool,
+}
+
+pub trait ConnectorConfig: Sized + Send + 'static {
+    const TYPE: &'static str;
+    const ALIASES: &'static [&'static str] = &[];
+    const STABILITY: Stability;
+    /// Which signal it takes and which it gives.
+    const PAIRS: &'static [(Signal, Signal)];
+    fn read(node: &Node, found: &mut Diagnostics) -> Self;
+    fn needs(&self) -> ContextNeeds {
+        ContextNeeds::default()
+    }
+    /// Whether it reads [`crate::signal::SpanIndex`].
+    fn wants_index(&self) -> bool {
+        false
+    }
+    fn build(self, context: BuildContext, wanted: ConnectorUse) -> Result<BuiltConnector, BuildError>;
+}
+
+// === exporters ===
+
+/// What one attempt of delivery takes: batches of one signal and, where the exporter asked for context, of one context.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub signal: Signal,
+    /// Concatenating the payloads gives a valid request.
+    pub parts: SmallVec<[Batch; 4]>,
+    pub items: u64,
+    pub bytes: usize,
+}
+
+impl Request {
+    pub fn of(batch: Batch) -> Self {
+        Self { signal: batch.signal, items: batch.items, bytes: batch.payload.len(), parts: SmallVec::from_iter([batch]) }
+    }
+
+    /// The context of the first part.
+    pub fn context(&self) -> Arc<Context> {
+        self.parts.first().map(|batch| batch.context.clone()).unwrap_or_default()
+    }
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is there. A warning of the backend may come along.
+    Delivered { warning: Option<String> },
+    /// The backend took all but `rejected` items, and will not take those.
+    Partial { rejected: u64, message: String },
+    /// May pass: try the same again, not before `after`.
+    Retry { reason: String, after: Option<std::time::Duration>, cause: RetryCause },
+    /// Larger than the backend takes: split and try again. `limit` in bytes where the backend says it.
+    TooLarge { message: String, limit: Option<usize> },
+    /// An error about the data itself: it goes to the dead letters.
+    Rejected { message: String },
+    /// The backend does not take this signal (`UNIMPLEMENTED`, 404).
+    Unsupported { message: String },
+}
+
+impl Outcome {
+    pub const DELIVERED: Self = Self::Delivered { warning: None };
+}
+
+/// What kind of obstacle a retry waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryCause {
+    /// Overload, restart, a broken connection.
+    Passing,
+    /// 401, 403, TLS, DNS: someone has to act; slow retries, the destination's state turns red.
+    Blocked,
+    /// The attempt took longer than its timeout: the data may have arrived.
+    Timeout,
+}
+
+/// Sends data somewhere. Shared by all pipelines that name it; queue, retry, split and books are `delivery`'s.
+pub trait Exporter: Send + Sync {
+    /// Called once before the first export: bind or connect. A returned task runs until `shutdown`.
+    fn start(&self, _shutdown: Shutdown) -> BoxFuture<'_, Result<Option<Task>, BuildError>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// One attempt. The caller enforces the timeout by dropping the future.
+    fn export(&self, request: Request) -> BoxFuture<'_, Outcome>;
+    /// Told when two attempts in a row timed out: drop connections, the next attempt starts afresh.
+    fn reconnect(&self) {}
+    /// Called after the last export.
+    fn finish(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+    /// A `prometheus` exporter renders connectors' rows on its page; others refuse.
+    fn add_page(&self, _page: Arc<dyn PageSource>) {}
+}
+
+pub trait ExporterConfig: Sized + Send + 'static {
+    const TYPE: &'static str;
+    const ALIASES: &'static [&'static str] = &[];
+    const STABILITY: Stability;
+    const SIGNALS: &'static [Signal];
+    /// Whether rows of a connector can be rendered by it directly.
+    const RENDERS_PAGES: bool = false;
+    fn read(node: &Node, found: &mut Diagnostics) -> Self;
+    /// Timeout, retry and queue as written.
+    fn delivery(&self) -> delivery::Settings;
+    fn needs(&self) -> ContextNeeds {
+        ContextNeeds::default()
+    }
+    /// Whether batches of different contexts must not be joined into one request.
+    fn splits_by_context(&self) -> bool {
+        false
+    }
+    fn build(self, context: BuildContext) -> Result<Arc<dyn Exporter>, BuildError>;
+}
+
+// === extensions ===
+
+/// Help that carries no telemetry.
+pub trait Extension: Send + Sync {
+    fn start(&self, _shutdown: Shutdown) -> BoxFuture<'_, Result<Option<Task>, BuildError>> {
+        Box::pin(async { Ok(None) })
+    }
+    fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
+        None
+    }
+    fn client_auth(&self) -> Option<Arc<dyn ClientAuth>> {
+        None
+    }
+}
+
+pub trait ExtensionConfig: Sized + Send + 'static {
+    const TYPE: &'static str;
+    const ALIASES: &'static [&'static str] = &[];
+    const STABILITY: Stability;
+    fn read(node: &Node, found: &mut Diagnostics) -> Self;
+    fn needs(&self) -> ContextNeeds {
+        ContextNeeds::default()
+    }
+    fn build(self, context: BuildContext) -> Result<Arc<dyn Extension>, BuildError>;
+}
+
+/// The extensions of a configuration, by id.
+#[derive(Default)]
+pub struct Extensions(pub Vec<(ComponentId, Arc<dyn Extension>)>);
+
+impl Extensions {
+    pub fn get(&self, id: &str) -> Option<&Arc<dyn Extension>> {
+        self.0.iter().find(|(known, _)| known.as_str() == id).map(|(_, extension)| extension)
+    }
+
+    /// The authenticator that a server block names.
+    pub fn server_auth(&self, id: &str) -> Result<Arc<dyn ServerAuth>, BuildError> {
+        let extension = self
+            .get(id)
+            .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` is not in `service::extensions`")))?;
+        extension
+            .server_auth()
+            .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` cannot authenticate requests")))
+    }
+
+    /// The authenticator that a client block names.
+    pub fn client_auth(&self, id: &str) -> Result<Arc<dyn ClientAuth>, BuildError> {
+        let extension = self
+            .get(id)
+            .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` is not in `service::extensions`")))?;
+        extension
+            .client_auth()
+            .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` cannot authenticate outgoing requests")))
+    }
+}

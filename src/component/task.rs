@@ -1,0 +1,11 @@
+//! Tasks have owners: the service awaits each of them.
+
+use futures_util::future::BoxFuture;
+pub use tokio_util::sync::CancellationToken as Shutdown;
+
+/// A component's running half. It ends when its `shutdown` fires, or early with the error that ended it.
+pub type Task = BoxFuture<'static, Result<(), TaskError>>;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TaskError(#[from] pub Box<dyn std::error::Error + Send + Sync>);

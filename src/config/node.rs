@@ -1,0 +1,56 @@
+//! The tree a configuration becomes: every node knows where it was written.
+
+use std::sync::Arc;
+
+/// Where a node was written. `source` numbers the files in [`super::Diagnostics`]' order of loading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin {
+    pub source: u32,
+    /// Byte range in that source's text.
+    pub start: u32,
+    pub end: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    String(Arc<str>),
+    List(Vec<Node>),
+    /// In written order; keys are unique.
+    Map(Vec<(Node, Node)>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub value: Value,
+    pub origin: Origin,
+    /// The text as written, where the value came from a `${…}` reference and a string field wants the text and not the typed value.
+    pub text: Option<Arc<str>>,
+}
+
+impl Node {
+    pub const fn null() -> Self {
+        Self { value: Value::Null, origin: Origin { source: 0, start: 0, end: 0 }, text: None }
+    }
+
+    /// The value of a key of a map; `None` for anything that is not a map.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|(name, _)| matches!(&name.value, Value::String(text) if &**text == key)).map(|(_, value)| value)
+    }
+
+    /// The node at a path of keys (`protocols::grpc::endpoint`), or the deepest one that exists on the way there.
+    pub fn nearest(&self, path: &str) -> &Self {
+        let mut node = self;
+        for key in path.split("::").filter(|key| !key.is_empty()) {
+            match node.get(key) {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node
+    }
+}

@@ -1,0 +1,5 @@
+//! Everything that must be true before "OK": limits, scan, admission, append.
+
+mod status;
+
+pub use status::{BudgetWish, Refusal};

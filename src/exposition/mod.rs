@@ -1,0 +1,10 @@
+//! Families of series → a Prometheus page, in every format a scraper may ask for.
+//!
+//! In:   [`PageSource`]s, which write their families one after another.
+//! Out:  text 0.0.4 and 1.0.0, OpenMetrics 1.0, protobuf; escaped as negotiated; in chunks, so that a page of a million series takes
+//!       the memory of one chunk.
+//! Lost: a series that cannot be written (a reserved label, a duplicate) is left out, counted, and logged once; never the page.
+
+mod page;
+
+pub use page::{Bucket, Exemplar, Family, FamilyKind, LabelBlock, NativeHistogram, Page, PageSource, Span};

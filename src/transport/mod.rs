@@ -1,0 +1,3 @@
+//! Sockets: listeners, TLS, HTTP and gRPC servers and clients, and the settings blocks they share. Nothing else opens one.
+
+pub mod server;
