@@ -5,6 +5,8 @@
 //!       the memory of one chunk.
 //! Lost: a series that cannot be written (a reserved label, a duplicate) is left out, counted, and logged once; never the page.
 
+mod labels;
 mod page;
 
-pub use page::{Bucket, Exemplar, Family, FamilyKind, LabelBlock, NativeHistogram, Page, PageSource, Span};
+pub use labels::{LabelBlock, Pairs};
+pub use page::{Bucket, Exemplar, Family, FamilyKind, NativeHistogram, Page, PageSource, Span};

@@ -2,11 +2,16 @@
 
 use std::borrow::Cow;
 
-/// Something whose rows a `prometheus` page shows. Rendering takes no lock that ingest waits for longer than a shard's copy.
+use super::LabelBlock;
+
+/// Something whose rows a `prometheus` page shows. Rendering takes no lock that ingest waits for longer than a shard's copy: a page
+/// method blocks while the client is slow, so a source copies a shard's numbers out, lets the lock go, and writes then.
+///
+/// Within one family of one source no two samples have equal labels; equal ones of different sources are sorted out by the page.
 pub trait PageSource: Send + Sync {
     /// The families it has now. Families of one name from several sources are written together.
     fn families(&self) -> Vec<Family>;
-    /// Writes the samples of `families()[number]`.
+    /// Writes the samples of `families()[number]`; stops early when [`Page::is_gone`]. A family without samples leaves no trace.
     fn render(&self, number: usize, page: &mut Page<'_>);
 }
 
@@ -31,18 +36,11 @@ pub struct Family {
     pub unit: Cow<'static, str>,
 }
 
-/// Labels of one series, in order, interned and escaped once: `service="cart",span_name="GET /"`, with names legal in Prometheus' classic
-/// alphabet or flagged otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LabelBlock {
-    pub pairs: Box<[(Box<str>, Box<str>)]>,
-    /// The same as text, values escaped, for formats that take names as they are.
-    pub text: Box<str>,
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exemplar {
+    /// All zero: none.
     pub trace_id: [u8; 16],
+    /// All zero: none.
     pub span_id: [u8; 8],
     pub value: f64,
     pub unix_nanos: u64,
@@ -74,6 +72,8 @@ pub struct NativeHistogram {
     pub positive_counts: Vec<f64>,
     pub negative_spans: Vec<Span>,
     pub negative_counts: Vec<f64>,
+    /// Shown where they have a time.
+    pub exemplars: Vec<Exemplar>,
 }
 
 /// Where a source writes its samples; the format behind it is not its business. All samples go to the family last begun.
@@ -83,6 +83,8 @@ pub struct Page<'a> {
 
 /// A format.
 pub(crate) trait PageWriter {
+    /// The client went away or the time is up: nothing is written any more.
+    fn is_gone(&self) -> bool;
     fn number(
         &mut self,
         labels: &LabelBlock,
@@ -117,6 +119,11 @@ impl<'a> Page<'a> {
         Self { writer }
     }
 
+    /// Nobody reads the page any more; the source may stop.
+    pub fn is_gone(&self) -> bool {
+        self.writer.is_gone()
+    }
+
     /// A counter, gauge, info or unknown sample. `start_unix_nanos` 0: not known.
     pub fn number(
         &mut self,
@@ -129,7 +136,8 @@ impl<'a> Page<'a> {
         self.writer.number(labels, value, start_unix_nanos, exemplar, time_unix_nanos);
     }
 
-    /// A histogram: classic `buckets` in rising order without +Inf (which is `count`), native buckets for scrapers that take them.
+    /// A histogram: classic `buckets` in rising order, native buckets for scrapers that take them. +Inf may be left out: it is `count`;
+    /// a last bucket with it serves to carry an exemplar. No classic buckets and some native ones: only scrapers of native ones see it.
     pub fn histogram(
         &mut self,
         labels: &LabelBlock,
