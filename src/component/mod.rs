@@ -181,6 +181,8 @@ pub trait ProcessorConfig: Sized + Send + 'static {
 #[derive(Debug, Clone)]
 pub struct Derived {
     pub batch: Batch,
+    /// When what it tells of came in (or, at a flush, the time of the flush).
+    pub received: UnixNanos,
 }
 
 /// The end of one pipeline that is the start of another. A state machine: it is told the time, it opens nothing.
@@ -256,6 +258,8 @@ impl Request {
 pub enum Outcome {
     /// All of it is there. A warning of the backend may come along.
     Delivered { warning: Option<String> },
+    /// Thrown away on purpose, by an exporter that exists for it.
+    Discarded,
     /// The backend took all but `rejected` items, and will not take those.
     Partial { rejected: u64, message: String },
     /// May pass: try the same again, not before `after`.
