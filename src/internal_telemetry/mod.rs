@@ -1,15 +1,42 @@
 //! What weir says about itself: metrics by the Collector's names, logs, spans.
 //!
-//! Metric handles are made once, when a component is built; the hot path only adds.
+//! Metric handles are made once, when a component is built; the hot path only adds. What is cheaper to compute when somebody looks is
+//! a callback of [`Telemetry::on_scrape`].
+//!
+//! In:   counts from everywhere, events and spans of `tracing`, `service::telemetry`.
+//! Out:  the page at `localhost:8888/metrics`, lines on stderr, and OTLP where the file asks for it.
+//! Full: equal log lines are sampled; the SDK's queues are bounded and drop.
+//! Lost: log lines that were sampled away are counted (`weir_log_lines_suppressed`).
 
+mod export;
+mod identity;
+mod logging;
 mod names;
+mod otlp;
+mod page;
+mod process;
+mod render;
+mod samples;
+mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
+pub use export::{OtlpProtocol, OtlpTarget, Tally, Watched};
+pub use identity::Identity;
+pub use logging::Logging;
 pub use names::*;
+pub use otlp::{OwnExport, start};
+pub use page::serve_page;
+pub use render::{Patterns, Style, text};
+pub use samples::{Books, Sample, SampleFamily, SampleKind, SampleValue, Samples};
+pub use settings::{LogEncoding, LogLevel, LogSettings, PullReader, Reader, Sampling, SpanProcessor, TelemetrySettings};
+
+use process::ProcessMetrics;
 
 use crate::signal::Signal;
 
@@ -23,7 +50,10 @@ pub struct Telemetry {
 struct Inner {
     registry: Registry,
     made: Mutex<Vec<(String, Made)>>,
+    callbacks: RwLock<Vec<Callback>>,
 }
+
+type Callback = Box<dyn Fn(&mut Samples) + Send + Sync>;
 
 #[derive(Clone)]
 enum Made {
@@ -35,6 +65,28 @@ enum Made {
 impl Telemetry {
     pub fn registry(&self) -> &Registry {
         &self.inner.registry
+    }
+
+    /// Runs `collect` whenever our own metrics are read; what it writes stands beside what the registry holds.
+    pub fn on_scrape(&self, collect: impl Fn(&mut Samples) + Send + Sync + 'static) {
+        self.inner.callbacks.write().push(Box::new(collect));
+    }
+
+    /// Adds the process's uptime, CPU time and memory, counted from now.
+    pub fn watch_process(&self) {
+        let process = ProcessMetrics::new();
+        self.on_scrape(move |out| process.collect(out));
+    }
+
+    /// All of our own metrics as they are now.
+    pub fn gather(&self) -> Samples {
+        let mut samples = Samples::default();
+        samples.absorb(&self.inner.registry.gather());
+        for collect in self.inner.callbacks.read().iter() {
+            collect(&mut samples);
+        }
+        samples.sort();
+        samples
     }
 
     /// The counter `name` with these labels; made on first use. All uses of a name have the same label names in the same order.
@@ -100,8 +152,8 @@ impl Telemetry {
     pub fn receiver(&self, id: &str, transport: &str) -> ReceiverMetrics {
         let labels = [("receiver", id), ("transport", transport)];
         ReceiverMetrics {
-            accepted: Signal::ALL.map(|signal| self.counter(names::receiver_accepted(signal), "Items taken in.", &labels)),
-            refused: Signal::ALL.map(|signal| self.counter(names::receiver_refused(signal), "Items refused.", &labels)),
+            accepted: Signal::ALL.map(|signal| self.counter(receiver_accepted(signal), "Items taken in.", &labels)),
+            refused: Signal::ALL.map(|signal| self.counter(receiver_refused(signal), "Items refused.", &labels)),
         }
     }
 
@@ -109,10 +161,10 @@ impl Telemetry {
     pub fn exporter(&self, id: &str) -> ExporterMetrics {
         let labels = [("exporter", id)];
         ExporterMetrics {
-            sent: Signal::ALL.map(|signal| self.counter(names::exporter_sent(signal), "Items delivered.", &labels)),
-            send_failed: Signal::ALL.map(|signal| self.counter(names::exporter_send_failed(signal), "Items given up.", &labels)),
+            sent: Signal::ALL.map(|signal| self.counter(exporter_sent(signal), "Items delivered.", &labels)),
+            send_failed: Signal::ALL.map(|signal| self.counter(exporter_send_failed(signal), "Items given up.", &labels)),
             enqueue_failed: Signal::ALL
-                .map(|signal| self.counter(names::exporter_enqueue_failed(signal), "Items that found no room.", &labels)),
+                .map(|signal| self.counter(exporter_enqueue_failed(signal), "Items that found no room.", &labels)),
         }
     }
 
@@ -120,8 +172,8 @@ impl Telemetry {
     pub fn processor(&self, id: &str, signal: Signal) -> ProcessorMetrics {
         let labels = [("processor", id), ("otel_signal", signal.as_str())];
         ProcessorMetrics {
-            incoming: self.counter(names::PROCESSOR_INCOMING, "Items that went into the processor.", &labels),
-            outgoing: self.counter(names::PROCESSOR_OUTGOING, "Items that came out of the processor.", &labels),
+            incoming: self.counter(PROCESSOR_INCOMING, "Items that went into the processor.", &labels),
+            outgoing: self.counter(PROCESSOR_OUTGOING, "Items that came out of the processor.", &labels),
         }
     }
 }

@@ -22,3 +22,28 @@ by_signal!(exporter_enqueue_failed, "otelcol_exporter_enqueue_failed");
 
 pub const PROCESSOR_INCOMING: &str = "otelcol_processor_incoming_items";
 pub const PROCESSOR_OUTGOING: &str = "otelcol_processor_outgoing_items";
+
+// === the process ===
+
+pub const PROCESS_UPTIME: &str = "otelcol_process_uptime";
+pub const PROCESS_CPU_SECONDS: &str = "otelcol_process_cpu_seconds";
+pub const PROCESS_MEMORY_RSS: &str = "otelcol_process_memory_rss";
+
+// === only here ===
+
+pub const CONSUMER_ACCEPTED: &str = "weir_consumer_accepted_items";
+pub const CONSUMER_DELIVERED: &str = "weir_consumer_delivered_items";
+pub const CONSUMER_DROPPED: &str = "weir_consumer_dropped_items";
+pub const CONSUMER_HELD_ITEMS: &str = "weir_consumer_held_items";
+pub const CONSUMER_HELD_BYTES: &str = "weir_consumer_held_bytes";
+pub const OWN_EXPORTS_FAILED: &str = "weir_own_exports_failed";
+pub const LOG_LINES_SUPPRESSED: &str = "weir_log_lines_suppressed";
+
+/// The unit that `without_units: false` puts behind a name, unless the name ends with it already.
+pub fn unit(name: &str) -> Option<&'static str> {
+    match name {
+        PROCESS_UPTIME | PROCESS_CPU_SECONDS => Some("seconds"),
+        PROCESS_MEMORY_RSS | CONSUMER_HELD_BYTES => Some("bytes"),
+        _ => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! The page of our own metrics: `localhost:8888/metrics`.
+//!
+//! In:   a scrape.
+//! Out:  what the registry and the callbacks say now.
+//! Full: nothing queues; each scrape is computed for itself.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+
+use super::{Identity, PullReader, Style, Telemetry, render};
+use crate::{
+    component::{BuildError, Shutdown, Task},
+    transport::server::{Body, Bound, HttpServerSettings, HttpService},
+};
+
+/// Binds the page of one reader; the task serves it until `shutdown`.
+pub async fn serve_page(
+    reader: &PullReader,
+    key: &str,
+    telemetry: Telemetry,
+    identity: Identity,
+    shutdown: Shutdown,
+) -> Result<(Vec<SocketAddr>, Task), BuildError> {
+    let settings = HttpServerSettings { endpoint: reader.endpoint.clone(), ..HttpServerSettings::default() };
+    let bound = Bound::bind(&settings, key).await?;
+    let addresses = bound.addresses();
+    let page = Arc::new(OwnPage { telemetry, identity, style: reader.style.clone() });
+    Ok((addresses, bound.serve(page, shutdown)))
+}
+
+struct OwnPage {
+    telemetry: Telemetry,
+    identity: Identity,
+    style: Style,
+}
+
+impl HttpService for OwnPage {
+    fn call(self: Arc<Self>, request: Request<Incoming>, _peer: Option<SocketAddr>) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move { self.answer(request.method(), request.uri().path()) })
+    }
+}
+
+impl OwnPage {
+    fn answer(&self, method: &Method, path: &str) -> Response<Body> {
+        if path != "/metrics" {
+            return plain(StatusCode::NOT_FOUND, "the metrics are at /metrics\n".to_owned());
+        }
+        if method != Method::GET && method != Method::HEAD {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".to_owned());
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        let text = render::text(&self.telemetry.gather(), &self.identity, &self.style);
+        let mut response = plain(StatusCode::OK, text);
+        let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Body> {
+    let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,166 @@
+//! Families of our own metrics as they are read at one instant.
+//!
+//! Most of them live in the `prometheus` crate's registry and are only added to; what is cheaper to compute when somebody looks (the
+//! books of a consumer, the process) is written here by callbacks.
+
+use std::collections::BTreeMap;
+
+use prometheus::proto;
+
+use super::names;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampleKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum SampleValue {
+    Number(f64),
+    /// Upper bound and cumulative count of each bucket without +Inf, then count and sum.
+    Histogram {
+        buckets: Vec<(f64, u64)>,
+        count: u64,
+        sum: f64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Sorted by name.
+    pub labels: Vec<(String, String)>,
+    pub value: SampleValue,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleFamily {
+    pub help: String,
+    pub kind: SampleKind,
+    pub samples: Vec<Sample>,
+}
+
+/// What the callbacks of [`super::Telemetry::on_scrape`] write to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Samples {
+    families: BTreeMap<String, SampleFamily>,
+}
+
+impl Samples {
+    pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: u64) {
+        self.push(name, help, SampleKind::Counter, labels, SampleValue::Number(value as f64));
+    }
+
+    /// A counter that is not whole (seconds).
+    pub fn float_counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
+        self.push(name, help, SampleKind::Counter, labels, SampleValue::Number(value));
+    }
+
+    pub fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
+        self.push(name, help, SampleKind::Gauge, labels, SampleValue::Number(value));
+    }
+
+    /// A consumer's books: the law is `accepted = delivered + Σ dropped + held`, and each term is counted by itself.
+    pub fn books(&mut self, books: &Books<'_>) {
+        let labels = [("pipeline", books.pipeline), ("component", books.component), ("signal", books.signal)];
+        self.counter(names::CONSUMER_ACCEPTED, "Items appended for this consumer.", &labels, books.accepted);
+        self.counter(names::CONSUMER_DELIVERED, "Items this consumer is done with.", &labels, books.delivered);
+        for (reason, items) in books.dropped {
+            let labels = [labels[0], labels[1], labels[2], ("reason", *reason)];
+            self.counter(names::CONSUMER_DROPPED, "Items this consumer will never deliver, by reason.", &labels, *items);
+        }
+        self.gauge(names::CONSUMER_HELD_ITEMS, "Items beyond this consumer's cursor.", &labels, books.held_items as f64);
+        self.gauge(names::CONSUMER_HELD_BYTES, "Bytes beyond this consumer's cursor.", &labels, books.held_bytes as f64);
+    }
+
+    /// The families in order of name.
+    pub fn families(&self) -> impl Iterator<Item = (&str, &SampleFamily)> {
+        self.families.iter().map(|(name, family)| (name.as_str(), family))
+    }
+
+    /// The number at `name` with exactly these labels (in any order).
+    pub fn number(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let wanted = sorted(labels);
+        let sample = self.families.get(name)?.samples.iter().find(|sample| sample.labels == wanted)?;
+        match &sample.value {
+            SampleValue::Number(number) => Some(*number),
+            SampleValue::Histogram { .. } => None,
+        }
+    }
+
+    fn push(&mut self, name: &str, help: &str, kind: SampleKind, labels: &[(&str, &str)], value: SampleValue) {
+        let family = self.family(name, help, kind);
+        // Two kinds under one name would make the whole page unreadable to a scraper; the first one stays.
+        if family.kind == kind {
+            family.samples.push(Sample { labels: sorted(labels), value });
+        }
+    }
+
+    fn family(&mut self, name: &str, help: &str, kind: SampleKind) -> &mut SampleFamily {
+        self.families.entry(name.to_owned()).or_insert_with(|| SampleFamily { help: help.to_owned(), kind, samples: Vec::new() })
+    }
+
+    /// Takes over what the `prometheus` crate gathered.
+    pub(super) fn absorb(&mut self, gathered: &[proto::MetricFamily]) {
+        for found in gathered {
+            let kind = match found.get_field_type() {
+                proto::MetricType::COUNTER => SampleKind::Counter,
+                proto::MetricType::HISTOGRAM => SampleKind::Histogram,
+                proto::MetricType::GAUGE | proto::MetricType::UNTYPED => SampleKind::Gauge,
+                proto::MetricType::SUMMARY => continue,
+            };
+            let family = self.family(found.name(), found.help(), kind);
+            if family.kind != kind {
+                continue;
+            }
+            for metric in found.get_metric() {
+                let labels: Vec<_> = metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+                let value = match kind {
+                    SampleKind::Counter => SampleValue::Number(metric.get_counter().get_value()),
+                    SampleKind::Gauge => SampleValue::Number(metric.get_gauge().get_value()),
+                    SampleKind::Histogram => {
+                        let histogram = metric.get_histogram();
+                        let buckets = histogram.get_bucket().iter();
+                        SampleValue::Histogram {
+                            buckets: buckets
+                                .filter(|bucket| bucket.upper_bound().is_finite())
+                                .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
+                                .collect(),
+                            count: histogram.get_sample_count(),
+                            sum: histogram.get_sample_sum(),
+                        }
+                    }
+                };
+                family.samples.push(Sample { labels: sorted(&labels), value });
+            }
+        }
+    }
+
+    pub(super) fn sort(&mut self) {
+        for family in self.families.values_mut() {
+            family.samples.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+    }
+}
+
+fn sorted(labels: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut labels: Vec<_> = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    labels.sort();
+    labels
+}
+
+/// What became of the items that one consumer was to take, of one signal.
+#[derive(Debug, Clone, Copy)]
+pub struct Books<'a> {
+    /// `traces/shop`.
+    pub pipeline: &'a str,
+    /// `otlp_grpc/archive`.
+    pub component: &'a str,
+    pub signal: &'a str,
+    pub accepted: u64,
+    pub delivered: u64,
+    pub dropped: &'a [(&'static str, u64)],
+    pub held_items: u64,
+    pub held_bytes: u64,
+}
