@@ -1,0 +1,186 @@
+//! A request body made of parts, written to the socket without being joined first.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Write},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
+
+use super::Algorithm;
+
+/// Parts below this size are copied together: one `writev` takes 16 slices, so many tiny ones would cost a system call each few hundred bytes.
+const COPIED_BELOW: usize = 4 * 1024;
+/// Size of the buffers that small parts are copied into.
+const COPY_CHUNK: usize = 64 * 1024;
+/// Bodies above this are compressed on the blocking pool, because they would hold a thread for milliseconds.
+const COMPRESSED_INLINE_MAX: usize = 128 * 1024;
+
+/// A body of several buffers. It is one [`Buf`], so HTTP/2 makes frames as large as the peer allows whatever the parts are.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    chunks: VecDeque<Bytes>,
+    remaining: usize,
+}
+
+impl Message {
+    /// Joins payloads. Large ones are shared, small neighbours are copied together.
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a Bytes>) -> Self {
+        let mut message = Self::default();
+        let mut small = BytesMut::new();
+        for part in parts {
+            if part.len() >= COPIED_BELOW {
+                message.push(small.split().freeze());
+                message.push(part.clone());
+            } else {
+                if small.capacity() - small.len() < part.len() {
+                    message.push(small.split().freeze());
+                    small.reserve(COPY_CHUNK);
+                }
+                small.put_slice(part);
+            }
+        }
+        message.push(small.freeze());
+        message
+    }
+
+    pub fn of(bytes: Bytes) -> Self {
+        let mut message = Self::default();
+        message.push(bytes);
+        message
+    }
+
+    pub fn len(&self) -> usize {
+        self.remaining
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.remaining += chunk.len();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// Puts gRPC's five bytes in front: compressed or not, and the length. `None` when the body is longer than four bytes can say.
+    pub fn framed(mut self, compressed: bool) -> Option<Self> {
+        let len = u32::try_from(self.remaining).ok()?;
+        let mut prefix = BytesMut::with_capacity(5);
+        prefix.put_u8(u8::from(compressed));
+        prefix.put_u32(len);
+        self.remaining += prefix.len();
+        self.chunks.push_front(prefix.freeze());
+        Some(self)
+    }
+}
+
+impl Buf for Message {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], |chunk| chunk)
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slot, chunk) in dst.iter_mut().zip(&self.chunks) {
+            *slot = IoSlice::new(chunk);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Advancing past the end empties the message: the callers (h2, hyper) advance by what they wrote.
+    fn advance(&mut self, mut count: usize) {
+        self.remaining = self.remaining.saturating_sub(count);
+        while count > 0 {
+            let Some(front) = self.chunks.front_mut() else { return };
+            if front.len() > count {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            self.chunks.pop_front();
+        }
+    }
+}
+
+/// Compresses bodies as one exporter was told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compressor {
+    pub algorithm: Algorithm,
+    /// gzip, zlib, deflate: 0 to 9; zstd: 1 to 22.
+    pub level: i32,
+}
+
+impl Compressor {
+    pub const NONE: Self = Self { algorithm: Algorithm::None, level: 0 };
+
+    /// `algorithm` at the level that costs least: more buys little on telemetry and is paid on every request.
+    pub const fn fast(algorithm: Algorithm) -> Self {
+        Self { algorithm, level: 1 }
+    }
+
+    pub fn is_none(self) -> bool {
+        self.algorithm == Algorithm::None
+    }
+
+    /// Compresses a whole body; large ones off the caller's thread.
+    pub async fn compress(self, message: Message) -> io::Result<Message> {
+        if self.is_none() {
+            return Ok(message);
+        }
+        if message.len() <= COMPRESSED_INLINE_MAX {
+            return self.compress_now(&message).map(Message::of);
+        }
+        tokio::task::spawn_blocking(move || self.compress_now(&message).map(Message::of)).await.map_err(io::Error::other)?
+    }
+
+    fn compress_now(self, message: &Message) -> io::Result<Bytes> {
+        let out = Vec::with_capacity(message.len() / 6 + 64);
+        let feed = |writer: &mut dyn Write| message.chunks.iter().try_for_each(|chunk| writer.write_all(chunk));
+        let level = Compression::new(u32::try_from(self.level.clamp(0, 9)).unwrap_or(1));
+        let out = match self.algorithm {
+            Algorithm::None => return Ok(message.clone().copy_to_bytes(message.len())),
+            Algorithm::Gzip => {
+                let mut encoder = GzEncoder::new(out, level);
+                feed(&mut encoder)?;
+                encoder.finish()?
+            }
+            // What HTTP calls `deflate` is the zlib format (RFC 9110 §8.4.1.2).
+            Algorithm::Zlib | Algorithm::Deflate => {
+                let mut encoder = ZlibEncoder::new(out, level);
+                feed(&mut encoder)?;
+                encoder.finish()?
+            }
+            Algorithm::Zstd => {
+                let mut encoder = zstd::Encoder::new(out, self.level)?;
+                encoder.set_pledged_src_size(u64::try_from(message.len()).ok())?;
+                encoder.include_contentsize(true)?;
+                // Receivers (ours too) refuse a window over 8 MiB.
+                encoder.window_log(23)?;
+                feed(&mut encoder)?;
+                encoder.finish()?
+            }
+            Algorithm::SnappyFramed => {
+                let mut encoder = snap::write::FrameEncoder::new(out);
+                feed(&mut encoder)?;
+                encoder.into_inner().map_err(|error| io::Error::other(error.to_string()))?
+            }
+            Algorithm::Snappy => {
+                let whole = message.clone().copy_to_bytes(message.len());
+                snap::raw::Encoder::new().compress_vec(&whole).map_err(io::Error::other)?
+            }
+        };
+        Ok(out.into())
+    }
+}

@@ -1,0 +1,3 @@
+//! TLS by rustls with ring: settings blocks of servers and clients, certificates re-read while running.
+
+pub mod client;
