@@ -5,11 +5,24 @@
 //! Lost: nothing; a key that is not understood is an error, a key without effect is listed.
 
 mod diagnostics;
+mod draw;
+mod environment;
+mod expand;
+mod load;
+mod merge;
 mod node;
 mod read;
+mod scalar;
+mod sources;
+pub mod suggest;
 mod values;
+mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
+pub use draw::{draw, to_json};
+pub use environment::{Environment, Machine};
+pub use load::{Input, Loaded, load};
 pub use node::{Node, Origin, Value};
 pub use read::{read, read2, read3};
+pub use sources::{Place, Source, Sources};
 pub use values::{GoDuration, Secret, Section, StringList};

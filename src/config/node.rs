@@ -36,6 +36,31 @@ impl Node {
         Self { value: Value::Null, origin: Origin { source: 0, start: 0, end: 0 }, text: None }
     }
 
+    /// The text of a string (a key, a name); `None` for anything else.
+    pub const fn word(&self) -> Option<&Arc<str>> {
+        match &self.value {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub const fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// What kind of value it is, for messages: `a number`, `a list`.
+    pub const fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::Bool(_) => "true or false",
+            Value::Int(_) => "a number",
+            Value::Float(_) => "a number with a fraction",
+            Value::String(_) => "text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
+
     /// The value of a key of a map; `None` for anything that is not a map.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else { return None };

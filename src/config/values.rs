@@ -8,37 +8,56 @@ use serde::{Deserialize, Deserializer, de};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct GoDuration(pub Duration);
 
+/// Go counts durations in signed 64-bit nanoseconds.
+const NANOS_MAX: u128 = i64::MAX as u128;
+
 impl GoDuration {
-    /// The syntax of Go's `time.ParseDuration`, without negative values.
+    /// The syntax of Go's `time.ParseDuration`, without negative values: nothing that weir can be told to wait for is one.
     pub fn parse(text: &str) -> Option<Duration> {
-        if text == "0" {
+        let mut rest = text.strip_prefix('+').unwrap_or(text);
+        if matches!(text, "0" | "+0" | "-0") {
             return Some(Duration::ZERO);
         }
-        let mut rest = text.strip_prefix('+').unwrap_or(text);
-        let mut total = Duration::ZERO;
         if rest.is_empty() {
             return None;
         }
+        let mut total: u128 = 0;
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-            let (number, tail) = rest.split_at_checked(digits)?;
+            let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+            let (number, tail) = rest.split_at_checked(number_end)?;
             let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
             let (unit, next) = tail.split_at_checked(unit_end)?;
-            let unit_nanos: f64 = match unit {
-                "ns" => 1.0,
-                "us" | "µs" | "μs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return None,
-            };
-            let nanos = number.parse::<f64>().ok()? * unit_nanos;
-            total = total.checked_add(Duration::try_from_secs_f64(nanos / 1e9).ok()?)?;
+            total = total.checked_add(nanos(number, unit_nanos(unit)?)?).filter(|&total| total <= NANOS_MAX)?;
             rest = next;
         }
-        Some(total)
+        u64::try_from(total).ok().map(Duration::from_nanos)
     }
+}
+
+fn unit_nanos(unit: &str) -> Option<u128> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    })
+}
+
+/// `1`, `1.5`, `.5` or `5.` times a unit, cut to whole nanoseconds.
+fn nanos(number: &str, unit: u128) -> Option<u128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+        return None;
+    }
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    // Fifteen digits are finer than a nanosecond of an hour.
+    let digits = fraction.get(..fraction.len().min(15))?;
+    let part: u128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+    let scale = 10_u128.checked_pow(u32::try_from(digits.len()).ok()?)?;
+    whole.checked_mul(unit)?.checked_add(part.checked_mul(unit)? / scale)
 }
 
 impl<'de> Deserialize<'de> for GoDuration {
@@ -51,6 +70,17 @@ impl<'de> Deserialize<'de> for GoDuration {
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<GoDuration, E> {
                 GoDuration::parse(text).map(GoDuration).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+            // Written and empty: zero, as every value.
+            fn visit_unit<E: de::Error>(self) -> Result<GoDuration, E> {
+                Ok(GoDuration::default())
+            }
+            fn visit_f64<E: de::Error>(self, nanos: f64) -> Result<GoDuration, E> {
+                if nanos.fract() == 0.0 && (0.0..9e18).contains(&nanos) {
+                    self.visit_u64(nanos as u64)
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Float(nanos), &self))
+                }
             }
             // The Collector takes a bare number as nanoseconds.
             fn visit_u64<E: de::Error>(self, nanos: u64) -> Result<GoDuration, E> {
@@ -88,22 +118,38 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A list of strings, or one string with commas.
+/// A list of strings, or one string with commas. In a configuration every list of strings may be written so; this type does it from
+/// other formats too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StringList(pub Vec<String>);
 
 impl<'de> Deserialize<'de> for StringList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Many(Vec<String>),
-            One(String),
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = StringList;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of texts, or one text with commas")
+            }
+            fn visit_unit<E: de::Error>(self) -> Result<StringList, E> {
+                Ok(StringList::default())
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<StringList, E> {
+                Ok(StringList(if text.is_empty() {
+                    Vec::new()
+                } else {
+                    text.split(',').map(|part| part.trim().to_owned()).collect()
+                }))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<StringList, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(StringList(list))
+            }
         }
-        Ok(Self(match Written::deserialize(deserializer)? {
-            Written::Many(list) => list,
-            Written::One(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-        }))
+        deserializer.deserialize_any(Visitor)
     }
 }
 
