@@ -1,3 +1,5 @@
+//! The page, the log, and own telemetry sent to a backend of a few lines.
+
 #![allow(clippy::float_cmp, reason = "whole numbers")]
 
 use std::{
