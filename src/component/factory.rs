@@ -96,6 +96,8 @@ impl ProcessorFactory {
 pub struct ConnectorFactory {
     pub naming: Naming,
     pub pairs: &'static [(Signal, Signal)],
+    /// Whether a connector of these settings has rows to render directly.
+    pub has_page: fn(&Node) -> bool,
     pub read: fn(&Node, &mut Diagnostics) -> ReadyConnector,
 }
 
@@ -104,6 +106,7 @@ impl ConnectorFactory {
         Self {
             naming: Naming { type_name: C::TYPE, aliases: C::ALIASES, stability: C::STABILITY },
             pairs: C::PAIRS,
+            has_page: |node| C::read(node, &mut Diagnostics::default()).has_page(),
             read: |node, found| {
                 let config = C::read(node, found);
                 ReadyConnector {
@@ -119,7 +122,8 @@ impl ConnectorFactory {
 pub struct ExporterFactory {
     pub naming: Naming,
     pub signals: &'static [Signal],
-    pub renders_pages: bool,
+    /// Whether an exporter of these settings renders connectors' rows directly.
+    pub renders_pages: fn(&Node) -> bool,
     pub read: fn(&Node, &mut Diagnostics) -> ReadyExporter,
 }
 
@@ -128,7 +132,7 @@ impl ExporterFactory {
         Self {
             naming: Naming { type_name: C::TYPE, aliases: C::ALIASES, stability: C::STABILITY },
             signals: C::SIGNALS,
-            renders_pages: C::RENDERS_PAGES,
+            renders_pages: |node| C::read(node, &mut Diagnostics::default()).renders_pages(),
             read: |node, found| {
                 let config = C::read(node, found);
                 ReadyExporter {

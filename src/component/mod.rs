@@ -223,6 +223,10 @@ pub trait ConnectorConfig: Sized + Send + 'static {
     fn needs(&self) -> ContextNeeds {
         ContextNeeds::default()
     }
+    /// Whether it has rows that a `prometheus` exporter can render directly.
+    fn has_page(&self) -> bool {
+        false
+    }
     /// Whether it reads [`crate::signal::SpanIndex`].
     fn wants_index(&self) -> bool {
         false
@@ -313,6 +317,10 @@ pub trait ExporterConfig: Sized + Send + 'static {
     /// Whether rows of a connector can be rendered by it directly.
     const RENDERS_PAGES: bool = false;
     fn read(node: &Node, found: &mut Diagnostics) -> Self;
+    /// Whether these settings leave direct rendering possible.
+    fn renders_pages(&self) -> bool {
+        Self::RENDERS_PAGES
+    }
     /// Timeout, retry and queue as written.
     fn delivery(&self) -> delivery::Settings;
     fn needs(&self) -> ContextNeeds {

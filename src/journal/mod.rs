@@ -1,10 +1,25 @@
-//! The spine: topics of records, positions in them, and cursors of those who read.
+//! The spine: topics of records, positions in them, and cursors of those who read. A small embedded Kafka.
 //!
-//! In:   batches from the door and derived batches from connectors.
+//! In:   batches from the door, and derived batches from connectors.
 //! Out:  records, to any number of consumers, each at its own pace.
-//! Full: `append` waits up to 100 ms for room, then refuses with a hint when to come again.
+//! Full: an append waits up to 100 ms for room, then is refused with a hint when to come again. A consumer that may skip is moved
+//!       over its oldest records instead, counted `dropped{lag}`.
 //! Lost: in memory mode everything held here, when the process ends.
+//!
+//! Consumers know a [`Topic`] and a [`Cursor`]; where the records lie is a [`Shard`]'s business.
 
+#![warn(clippy::indexing_slicing)]
+
+mod cursor;
+mod ledger;
+mod memory;
+mod shard;
+#[cfg(test)]
+mod tests;
 mod topic;
 
-pub use topic::{Position, Record, SourceId, TopicId};
+pub use cursor::{Accounts, Cursor, Place, Settled, Waker};
+pub use ledger::{Books, DropReason, LagBound, OnOverflow};
+pub use memory::MemoryShard;
+pub use shard::{Appending, Shard, Unread};
+pub use topic::{AppendError, NewRecord, Position, ROOM_WAIT, Record, SourceId, Sources, Subscriber, Topic, TopicId};

@@ -1,8 +1,15 @@
 //! Topics, positions and records.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::signal::{Batch, UnixNanos};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{
+    LagBound, OnOverflow, Shard,
+    cursor::{Cursor, Place, Waker},
+    shard::Appending,
+};
+use crate::signal::{Batch, Signal, UnixNanos};
 
 /// Numbers the topics of a running configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +18,30 @@ pub struct TopicId(pub u16);
 /// Numbers the receivers and connectors that append to topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(pub u16);
+
+/// A set of sources; which records of a topic a consumer takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources(Vec<u64>);
+
+impl Sources {
+    pub fn of(sources: impl IntoIterator<Item = SourceId>) -> Self {
+        let mut set = Self::default();
+        for source in sources {
+            let (word, bit) = (usize::from(source.0 / 64), source.0 % 64);
+            if set.0.len() <= word {
+                set.0.resize(word + 1, 0);
+            }
+            if let Some(bits) = set.0.get_mut(word) {
+                *bits |= 1 << bit;
+            }
+        }
+        set
+    }
+
+    pub fn contains(&self, source: SourceId) -> bool {
+        self.0.get(usize::from(source.0 / 64)).is_some_and(|bits| bits >> (source.0 % 64) & 1 == 1)
+    }
+}
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,4 +61,146 @@ pub struct Record {
     pub batch: Batch,
     /// For derived records: the position of the record they were made from (or the last one covered).
     pub derived_from: Option<Position>,
+}
+
+/// A record on its way in.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    pub source: SourceId,
+    pub received: UnixNanos,
+    pub batch: Batch,
+    pub derived_from: Option<Position>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A consumer that may not skip is at its bound.
+    #[error("no room: {consumer} is behind by its bound")]
+    Full { consumer: Arc<str> },
+}
+
+/// Who reads a topic, and how far behind it may fall.
+#[derive(Debug, Clone)]
+pub struct Subscriber {
+    /// `traces/x → otlp_grpc/eu`, for messages.
+    pub name: Arc<str>,
+    pub sources: Sources,
+    pub bound: LagBound,
+    pub on_overflow: OnOverflow,
+}
+
+/// The longest a request waits for room.
+pub const ROOM_WAIT: Duration = Duration::from_millis(100);
+
+/// Records of one signal, in one or more shards.
+pub struct Topic {
+    pub id: TopicId,
+    pub name: String,
+    pub signal: Signal,
+    shards: Vec<Arc<dyn Shard>>,
+    room: Arc<Notify>,
+    consumers: parking_lot::Mutex<usize>,
+}
+
+impl Topic {
+    /// `make` builds shard `n`; it is given the notifier to ring when a consumer has read.
+    pub fn new(
+        id: TopicId,
+        name: String,
+        signal: Signal,
+        shards: u16,
+        make: impl Fn(u16, Arc<Notify>) -> Arc<dyn Shard>,
+    ) -> Self {
+        let room = Arc::new(Notify::new());
+        let shards = (0..shards.max(1)).map(|number| make(number, room.clone())).collect();
+        Self { id, name, signal, shards, room, consumers: parking_lot::Mutex::new(0) }
+    }
+
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Adds a consumer to all shards. All consumers subscribe before the first append: accounts start at zero together.
+    pub fn subscribe(&self, subscriber: &Subscriber, waker: &Arc<Waker>) -> Vec<Place> {
+        let mut consumers = self.consumers.lock();
+        let number = *consumers;
+        *consumers += 1;
+        for shard in &self.shards {
+            shard.subscribe(subscriber, waker.clone());
+        }
+        (0_u16..).zip(&self.shards).map(|(shard, log)| Place::new(self.id, shard, log.clone(), number)).collect()
+    }
+
+    /// A cursor over this topic alone.
+    pub fn cursor(&self, subscriber: &Subscriber) -> Cursor {
+        let waker = Arc::new(Waker::default());
+        let places = self.subscribe(subscriber, &waker);
+        Cursor::new(places, waker)
+    }
+
+    /// Appends without waiting: `Ok(true)` when the caller should [`Topic::pace`] before it lets more in.
+    pub fn append_now(&self, shard: usize, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)> {
+        match self.shards.get(shard % self.shards.len().max(1)) {
+            Some(log) => log.append(record),
+            None => Err((AppendError::Full { consumer: "a topic without shards".into() }, record)),
+        }
+    }
+
+    /// Appends, waiting up to 100 ms for room.
+    pub async fn append(&self, shard: usize, record: NewRecord) -> Result<u64, AppendError> {
+        let mut record = record;
+        let mut waited = false;
+        loop {
+            let room = self.room.notified();
+            match self.append_now(shard, record) {
+                Ok(Appending::Done { offset, crowded }) => {
+                    if crowded {
+                        self.pace().await;
+                    }
+                    return Ok(offset);
+                }
+                Ok(Appending::Syncing(synced)) => return synced.await,
+                Err((error, back)) => {
+                    if waited || timeout(ROOM_WAIT, room).await.is_err() {
+                        return Err(error);
+                    }
+                    (record, waited) = (back, false);
+                }
+            }
+        }
+    }
+
+    /// Appends what a connector made: it waits for as long as it takes, because its input is acknowledged already and nothing may be lost.
+    pub async fn append_derived(&self, shard: usize, record: NewRecord) -> u64 {
+        loop {
+            if let Ok(offset) = self.append(shard, record.clone()).await {
+                return offset;
+            }
+        }
+    }
+
+    /// Waits, at most 100 ms, until the consumers that move have caught up to the pace.
+    ///
+    /// The data is in already; holding the answer back lets the senders' own flow control bound what lies here.
+    pub async fn pace(&self) {
+        let caught_up = async {
+            loop {
+                let room = self.room.notified();
+                if !self.shards.iter().any(|shard| shard.crowded()) {
+                    return;
+                }
+                room.await;
+            }
+        };
+        // Slower than the pace for 100 ms: the byte budget is the bound then.
+        drop(timeout(ROOM_WAIT, caught_up).await);
+    }
+
+    /// Settles on the first consumer's account directly, past its cursor.
+    #[cfg(test)]
+    pub(crate) fn settle_for_test(&self, shard: usize, watermark: u64, settled: &super::Settled) {
+        if let Some(log) = self.shards.get(shard) {
+            log.settle(0, watermark, settled);
+        }
+    }
 }

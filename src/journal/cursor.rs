@@ -1,0 +1,258 @@
+//! A consumer's place in its topics: what it was handed, what became of it, and where it starts again.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{Books, DropReason, Position, Record, Shard, TopicId, ledger::Lag, shard::Unread};
+
+/// Wakes a consumer that waits for records.
+#[derive(Default)]
+pub struct Waker {
+    asleep: AtomicBool,
+    /// What has to wait for it before it is woken.
+    items_min: AtomicU64,
+    bytes_min: AtomicU64,
+    notify: Notify,
+}
+
+impl Waker {
+    /// Called at each append; costs one load while the consumer is awake.
+    pub(crate) fn wake(&self, unread: Lag) {
+        let enough =
+            || unread.items >= self.items_min.load(Ordering::Relaxed) || unread.bytes >= self.bytes_min.load(Ordering::Relaxed);
+        if self.asleep.load(Ordering::SeqCst) && enough() && self.asleep.swap(false, Ordering::SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+}
+
+/// A consumer's place in one shard of one topic.
+pub struct Place {
+    topic: TopicId,
+    shard: u16,
+    log: Arc<dyn Shard>,
+    consumer: usize,
+    /// Records handed out and not settled below the watermark, in order of offset.
+    window: VecDeque<Outstanding>,
+}
+
+impl Place {
+    pub(crate) fn new(topic: TopicId, shard: u16, log: Arc<dyn Shard>, consumer: usize) -> Self {
+        Self { topic, shard, log, consumer, window: VecDeque::new() }
+    }
+}
+
+struct Outstanding {
+    offset: u64,
+    items: u64,
+    settled: Option<Settled>,
+}
+
+/// What became of items.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settled {
+    pub delivered: u64,
+    /// Indexed by [`DropReason`].
+    pub dropped: [u64; DropReason::ALL.len()],
+}
+
+impl Settled {
+    pub fn delivered(items: u64) -> Self {
+        Self { delivered: items, ..Self::default() }
+    }
+
+    pub fn dropped(reason: DropReason, items: u64) -> Self {
+        let mut settled = Self::default();
+        settled.add_dropped(reason, items);
+        settled
+    }
+
+    pub fn add_dropped(&mut self, reason: DropReason, items: u64) {
+        if let Some(count) = self.dropped.get_mut(reason as usize) {
+            *count += items;
+        }
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
+            *mine += theirs;
+        }
+    }
+
+    pub fn items(&self) -> u64 {
+        self.delivered + self.dropped.iter().sum::<u64>()
+    }
+}
+
+/// A consumer's position: a set of places. It reads ahead, and moves its durable watermark when what it read is settled, in whatever
+/// order that happens.
+pub struct Cursor {
+    places: Vec<Place>,
+    waker: Arc<Waker>,
+    next: usize,
+}
+
+impl Cursor {
+    pub fn new(places: Vec<Place>, waker: Arc<Waker>) -> Self {
+        Self { places, waker, next: 0 }
+    }
+
+    /// The next records, from all topics and shards in turn: at most `records_max`, and no more once `bytes_max` is reached. At least
+    /// one if there is any.
+    pub fn read(&mut self, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) {
+        let count = self.places.len();
+        let before = out.len();
+        let mut bytes = 0;
+        for step in 0..count {
+            let taken = out.len();
+            if taken - before >= records_max || (bytes >= bytes_max && taken > before) {
+                break;
+            }
+            let at = (self.next + step) % count;
+            let Some(place) = self.places.get_mut(at) else { continue };
+            place.log.read(place.consumer, records_max - (taken - before), bytes_max - bytes.min(bytes_max), out);
+            for record in out.iter().skip(taken) {
+                bytes += record.batch.payload.len();
+                place.window.push_back(Outstanding { offset: record.position.offset, items: record.batch.items, settled: None });
+            }
+        }
+        self.next = if count == 0 { 0 } else { (self.next + 1) % count };
+        if out.len() == before {
+            // Only foreign records lay between: let them go.
+            for place in &mut self.places {
+                place.commit();
+            }
+        }
+    }
+
+    /// A record is settled. The cursor moves when all records before it are, too.
+    pub fn settle(&mut self, position: Position, settled: &Settled) {
+        if let Some(entry) = self.outstanding(position) {
+            debug_assert_eq!(entry.items, settled.items(), "each item of a record ends in exactly one way");
+            entry.settled = Some(*settled);
+        }
+        if let Some(place) = self.places.iter_mut().find(|place| place.topic == position.topic && place.shard == position.shard) {
+            place.commit();
+        }
+    }
+
+    /// Gives up what is handed out and what is unread, counted as dropped for this reason. Returns the items.
+    pub fn abandon(&mut self, reason: DropReason) -> u64 {
+        let mut unread = Vec::new();
+        while self.has_unread() {
+            self.read(usize::MAX, usize::MAX, &mut unread);
+            unread.clear();
+        }
+        let mut items = 0;
+        for place in &mut self.places {
+            for entry in &mut place.window {
+                if entry.settled.is_none() {
+                    items += entry.items;
+                    entry.settled = Some(Settled::dropped(reason, entry.items));
+                }
+            }
+            place.commit();
+        }
+        items
+    }
+
+    fn outstanding(&mut self, position: Position) -> Option<&mut Outstanding> {
+        let place = self.places.iter_mut().find(|place| place.topic == position.topic && place.shard == position.shard)?;
+        let at = place.window.binary_search_by_key(&position.offset, |entry| entry.offset).ok()?;
+        place.window.get_mut(at)
+    }
+
+    /// Resolves when there may be something to read. Cancelling it loses nothing.
+    pub async fn ready(&self) {
+        self.ready_at(0, 0).await;
+    }
+
+    /// Resolves when, in some shard, at least so many items or so many bytes wait to be read. Cancelling it loses nothing.
+    pub async fn ready_at(&self, items_min: u64, bytes_min: u64) {
+        self.waker.items_min.store(items_min, Ordering::Relaxed);
+        self.waker.bytes_min.store(bytes_min, Ordering::Relaxed);
+        loop {
+            self.waker.asleep.store(true, Ordering::SeqCst);
+            let unread = self.unread();
+            if unread.records > 0 && (unread.items >= items_min || unread.bytes >= bytes_min) {
+                self.waker.asleep.store(false, Ordering::SeqCst);
+                return;
+            }
+            self.waker.notify.notified().await;
+        }
+    }
+
+    pub fn has_unread(&self) -> bool {
+        self.places.iter().any(|place| place.log.has_unread(place.consumer))
+    }
+
+    /// What waits to be read.
+    pub fn unread(&self) -> Unread {
+        let mut all = Unread::default();
+        for place in &self.places {
+            let unread = place.log.unread(place.consumer);
+            all.records += unread.records;
+            all.items += unread.items;
+            all.bytes += unread.bytes;
+            if unread.oldest_unix_nanos != 0 && (all.oldest_unix_nanos == 0 || unread.oldest_unix_nanos < all.oldest_unix_nanos) {
+                all.oldest_unix_nanos = unread.oldest_unix_nanos;
+            }
+        }
+        all
+    }
+
+    /// A consumer in backoff does not slow the door down.
+    pub fn set_stalled(&self, stalled: bool) {
+        for place in &self.places {
+            place.log.set_stalled(place.consumer, stalled);
+        }
+    }
+
+    /// Whether nothing is handed out and unsettled.
+    pub fn is_settled(&self) -> bool {
+        self.places.iter().all(|place| place.window.is_empty())
+    }
+
+    /// A handle that reads the accounts, from any thread.
+    pub fn accounts(&self) -> Accounts {
+        Accounts(self.places.iter().map(|place| (place.log.clone(), place.consumer)).collect())
+    }
+}
+
+/// Reads a consumer's books.
+#[derive(Clone)]
+pub struct Accounts(Vec<(Arc<dyn Shard>, usize)>);
+
+impl Accounts {
+    /// Exact for each shard at one moment of it.
+    pub fn books(&self) -> Books {
+        let mut all = Books::default();
+        for (log, consumer) in &self.0 {
+            all.add(&log.books(*consumer));
+        }
+        all
+    }
+}
+
+impl Place {
+    /// Settles what lies below the first record still under way.
+    fn commit(&mut self) {
+        let mut settled = Settled::default();
+        while let Some(entry) = self.window.front() {
+            let Some(done) = &entry.settled else { break };
+            settled.add(done);
+            self.window.pop_front();
+        }
+        // With nothing under way the cursor goes to wherever it has read, over records of other sources too.
+        let watermark = self.window.front().map_or(u64::MAX, |entry| entry.offset);
+        self.log.settle(self.consumer, watermark, &settled);
+    }
+}
