@@ -1,0 +1,145 @@
+//! Endpoints → listening sockets.
+
+use std::{
+    io::{self, Error, ErrorKind},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::net::UnixStream as StdUnixStream,
+    path::{Path, PathBuf},
+};
+
+use tokio::net::{TcpListener, UnixListener, lookup_host};
+
+use super::{io::Socket, settings::Listen};
+use crate::component::BuildError;
+
+/// A listening socket. A socket file is removed when it goes.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Gone already is as good.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+impl Listener {
+    pub(super) async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Answers are small and finished when written; waiting to fill a segment only delays them.
+                stream.set_nodelay(true)?;
+                Ok((Socket::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| (Socket::Unix(stream), None)),
+        }
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+}
+
+/// Opens every socket that the endpoint stands for. `key` names the setting in errors.
+pub(super) async fn open(listen: &Listen, key: &str) -> Result<Vec<Listener>, BuildError> {
+    let endpoint = listen.endpoint.as_str();
+    let transport = listen.transport.as_deref().unwrap_or("tcp");
+    let path =
+        endpoint.strip_prefix("unix://").or_else(|| endpoint.strip_prefix("unix:")).or((transport == "unix").then_some(endpoint));
+    if let Some(path) = path {
+        return unix(Path::new(path)).map(|listener| vec![listener]).map_err(|error| failed(&error, endpoint, key));
+    }
+    let (host, port) = split(endpoint).ok_or_else(|| BuildError::setting(key, format!("`{endpoint}` is not host:port")))?;
+    let addresses: Vec<SocketAddr> = match (host, transport) {
+        ("localhost", "tcp4") => vec![(Ipv4Addr::LOCALHOST, port).into()],
+        ("localhost", "tcp6") => vec![(Ipv6Addr::LOCALHOST, port).into()],
+        ("localhost", _) => return localhost(port, key).await,
+        ("", "tcp4") => vec![(Ipv4Addr::UNSPECIFIED, port).into()],
+        // One socket takes both families; where IPv6 is switched off there is the other one.
+        ("", _) => {
+            let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            match TcpListener::bind(all).await {
+                Ok(listener) => return Ok(vec![Listener::Tcp(listener)]),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(failed(&error, &all.to_string(), key)),
+                Err(_) => vec![(Ipv4Addr::UNSPECIFIED, port).into()],
+            }
+        }
+        (host, _) => match host.parse::<IpAddr>() {
+            Ok(ip) => vec![(ip, port).into()],
+            Err(_) => lookup_host((host, port))
+                .await
+                .map_err(|error| BuildError::setting(key, format!("cannot resolve `{host}`: {error}")))?
+                .filter(|address| !(transport == "tcp4" && address.is_ipv6() || transport == "tcp6" && address.is_ipv4()))
+                .take(1)
+                .collect(),
+        },
+    };
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        listeners
+            .push(Listener::Tcp(TcpListener::bind(address).await.map_err(|error| failed(&error, &address.to_string(), key))?));
+    }
+    if listeners.is_empty() {
+        return Err(BuildError::setting(key, format!("`{host}` has no address to listen on")));
+    }
+    Ok(listeners)
+}
+
+/// 127.0.0.1, and ::1 where there is one: SDKs resolve `localhost` to either.
+async fn localhost(port: u16, key: &str) -> Result<Vec<Listener>, BuildError> {
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut last = None;
+    // With port 0 the kernel picks a port for the first socket, and it may be taken for the second one.
+    for _ in 0..8 {
+        let first = TcpListener::bind(v4).await.map_err(|error| failed(&error, &v4.to_string(), key))?;
+        let picked = first.local_addr().map_err(|error| failed(&error, &v4.to_string(), key))?.port();
+        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, picked));
+        match TcpListener::bind(v6).await {
+            Ok(second) => return Ok(vec![Listener::Tcp(first), Listener::Tcp(second)]),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && port == 0 => last = Some(failed(&error, &v6.to_string(), key)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(failed(&error, &v6.to_string(), key)),
+            Err(_) => return Ok(vec![Listener::Tcp(first)]),
+        }
+    }
+    Err(last.unwrap_or_else(|| BuildError::setting(key, "no free port")))
+}
+
+fn unix(path: &Path) -> io::Result<Listener> {
+    match UnixListener::bind(path) {
+        // A file that nobody listens on was left behind by a process that is gone.
+        Err(error) if error.kind() == ErrorKind::AddrInUse => match StdUnixStream::connect(path) {
+            Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)
+            }
+            _ => Err(error),
+        },
+        bound => bound,
+    }
+    .map(|listener| Listener::Unix(listener, path.to_owned()))
+}
+
+/// `host:port`, `[v6]:port`, `:port`.
+fn split(endpoint: &str) -> Option<(&str, u16)> {
+    let (host, port) = endpoint.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Some((host, port.parse().ok()?))
+}
+
+fn failed(error: &Error, address: &str, key: &str) -> BuildError {
+    let what = match error.kind() {
+        ErrorKind::AddrInUse => "address already in use".to_owned(),
+        ErrorKind::AddrNotAvailable => "not an address of this machine".to_owned(),
+        ErrorKind::PermissionDenied => "not permitted to listen on".to_owned(),
+        _ => error.to_string(),
+    };
+    BuildError::Other(format!("{what}: {address} ({key})").into())
+}
