@@ -14,6 +14,8 @@ use super::{Diagnostic, Diagnostics, Level, Sources};
 const SHOWN_MAX: usize = 100;
 /// A longer line (bytes) is not quoted.
 const LINE_MAX: usize = 500;
+/// A longer remedy (characters) stands in a line of its own.
+const BESIDE_MAX: usize = 50;
 
 /// Everything that was found, sorted by place, errors and warnings alike, and a line that counts them.
 pub fn draw(diagnostics: &Diagnostics, sources: &Sources, out: &mut impl Write, colour: bool) -> io::Result<()> {
@@ -87,7 +89,7 @@ fn draw_one(diagnostic: &Diagnostic, texts: &mut Texts<'_>, out: &mut impl Write
     let message = visible(&diagnostic.message);
     let quotable = texts.sources.range(diagnostic.origin).filter(|range| texts.quotable(diagnostic.origin.source, range.start));
     let Some(range) = quotable else {
-        write!(out, "{kind}: {message}")?;
+        write!(out, "{}: {message}", word(diagnostic.level))?;
         if let (Some(source), Some(place)) = (texts.sources.get(diagnostic.origin.source), texts.sources.place(diagnostic.origin))
         {
             write!(out, " ({}:{}:{})", visible(&source.name), place.line, place.column)?;
@@ -104,12 +106,33 @@ fn draw_one(diagnostic: &Diagnostic, texts: &mut Texts<'_>, out: &mut impl Write
         .with_index_type(IndexType::Byte)
         .with_char_set(if colour { CharSet::Unicode } else { CharSet::Ascii });
     let span = (diagnostic.origin.source, range);
-    let mut report = Report::build(kind, span.clone()).with_config(config).with_message(message).with_label(Label::new(span));
-    if let Some(help) = &diagnostic.help {
-        report = report.with_help(visible(help));
+    // A short remedy stands right under the place.
+    let help = diagnostic.help.as_deref().map(visible);
+    let beside = help.as_deref().filter(|help| help.chars().count() <= BESIDE_MAX && !help.contains('\n'));
+    let label = Label::new(span.clone()).with_message(beside.unwrap_or("here"));
+    let mut report = Report::build(kind, span).with_config(config).with_message(message).with_label(label);
+    if let Some(help) = help.as_deref().filter(|_| beside.is_none()) {
+        report = report.with_help(help);
     }
-    report.finish().write(&mut *texts, &mut *out)?;
+    if colour {
+        report.finish().write(&mut *texts, &mut *out)?;
+    } else {
+        // The library colours the kind of a report whatever it is told.
+        let mut drawn = Vec::new();
+        report.finish().write(&mut *texts, &mut drawn)?;
+        out.write_all(uncoloured(&String::from_utf8_lossy(&drawn)).as_bytes())?;
+    }
     writeln!(out)
+}
+
+/// Without `ESC [ … m`; no other control character is in what was drawn.
+fn uncoloured(text: &str) -> String {
+    let mut parts = text.split('\u{1b}');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once('m').map_or(part, |(_, rest)| rest));
+    }
+    plain
 }
 
 /// Words of a file must not steer the terminal.

@@ -66,11 +66,11 @@ impl Loading<'_> {
     }
 
     fn set(&mut self, flag: &str) -> Option<(String, String)> {
-        let Some((key, value)) = flag.split_once('=') else {
+        let Some((key, value)) = flag.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
             self.refuse(
                 "--set",
                 flag,
-                "a value after `=` is missing".to_owned(),
+                "`--set` takes a key, `=` and a value".to_owned(),
                 Some("`--set processors.batch.timeout=2s`".to_owned()),
             );
             return None;

@@ -26,3 +26,6 @@ pub use node::{Node, Origin, Value};
 pub use read::{read, read2, read3};
 pub use sources::{Place, Source, Sources};
 pub use values::{GoDuration, Secret, Section, StringList};
+
+#[cfg(test)]
+mod tests;

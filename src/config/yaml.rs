@@ -54,8 +54,8 @@ pub(super) fn parse(text: &str, source: u32, found: &mut Diagnostics) -> Result<
     }
     let mut options = Options::default();
     options.set_emit_comments(false);
-    options.block_nesting_limit = DEPTH_MAX + 2;
-    options.flow_nesting_limit = DEPTH_MAX + 2;
+    options.block_nesting_limit = DEPTH_MAX * 2;
+    options.flow_nesting_limit = DEPTH_MAX * 2;
     let mut builder = Builder {
         parser: Parser::new_from_str_with_options(body, options),
         body,
@@ -270,13 +270,13 @@ impl<'t> Builder<'t> {
 
     fn scalar(&self, text: Cow<'t, str>, style: ScalarStyle, tag: Option<&Tag>, origin: Origin) -> Result<Value, SyntaxError> {
         let string = |text: Cow<'t, str>| Value::String(Arc::from(text));
-        let Some(kind) = tag.and_then(Tag::core_suffix) else {
+        let Some(kind) = tag.and_then(|tag| tag.suffix_in_namespace("tag:yaml.org,2002:")) else {
             // `! word` and tags of other schemas leave text as text.
             let typed = style == ScalarStyle::Plain && tag.is_none();
             return Ok(if typed { scalar::plain(&text) } else { string(text) });
         };
         let wrong = || SyntaxError::new(origin, format!("this is not a value of the type `!!{kind}`"));
-        match kind {
+        match &*kind {
             "null" => Ok(Value::Null),
             "bool" => match scalar::plain(&text) {
                 value @ Value::Bool(_) => Ok(value),
