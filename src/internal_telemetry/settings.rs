@@ -10,7 +10,7 @@ use super::{
     Identity, Patterns, Style,
     export::{OtlpProtocol, OtlpTarget},
 };
-use crate::config::{Diagnostics, GoDuration, Node, Section, StringList, Value, read};
+use crate::config::{Diagnostics, GoDuration, Node, Origin, Section, StringList, Value, read};
 
 /// Checked settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -387,7 +387,7 @@ struct WrittenSimple {
 }
 
 /// Keys that parse and change nothing, and what happens instead.
-const INEFFECTIVE: &[(&str, &str)] = &[
+pub(super) const INEFFECTIVE: &[(&str, &str)] = &[
     ("logs::development", "log lines are the same in every mode"),
     ("logs::disable_caller", "log lines never name a source line"),
     ("logs::disable_stacktrace", "log lines never carry a stack"),
@@ -534,7 +534,7 @@ fn spans(written: WrittenTraces, node: &Node, found: &mut Diagnostics) -> Vec<Sp
     if written.level == Level::None { Vec::new() } else { spans }
 }
 
-fn target(exporter: WrittenExporter, path: &str, origin: crate::config::Origin, found: &mut Diagnostics) -> Option<OtlpTarget> {
+fn target(exporter: WrittenExporter, path: &str, origin: Origin, found: &mut Diagnostics) -> Option<OtlpTarget> {
     let (otlp, default) = match exporter {
         WrittenExporter { otlp: Some(otlp), .. } => (otlp, OtlpProtocol::HttpProtobuf),
         WrittenExporter { otlp_grpc: Some(otlp), .. } => (otlp, OtlpProtocol::Grpc),

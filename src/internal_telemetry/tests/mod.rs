@@ -2,6 +2,8 @@
 
 #![allow(clippy::float_cmp, reason = "whole numbers")]
 
+mod settings;
+
 use std::{
     collections::BTreeMap,
     io::{self, Write},
