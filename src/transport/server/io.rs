@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -132,6 +133,8 @@ pub(super) struct Pulse {
     pub(super) requests: AtomicU64,
     /// HTTP/1 only: whether bytes came since the last answer, so that a request line or header is under way.
     head_begun: AtomicBool,
+    /// HTTP/1 only: the connection, to be woken when an answer is sent, because from then on it waits for the next request.
+    reader: AtomicWaker,
 }
 
 impl Pulse {
@@ -153,6 +156,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.head_begun.store(false, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.reader.wake();
     }
 }
 
@@ -186,7 +190,7 @@ struct Alarm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
     Head(u64),
-    Idle,
+    Idle(u64),
     Write,
 }
 
@@ -245,17 +249,17 @@ impl AsyncRead for Io {
             }
             return polled;
         }
+        me.pulse.reader.register(cx.waker());
         if !me.pulse.is_idle() {
-            me.read_alarm.off();
             return Poll::Pending;
         }
+        // The number of the request is part of what is waited for: bytes that drip in do not extend the wait, the next request does.
+        let number = me.pulse.requests.load(Ordering::Relaxed);
         if me.pulse.head_begun.load(Ordering::Relaxed) {
-            // The number of the request is part of what is waited for: bytes that drip in do not extend the wait, the next request does.
-            let waiting = Waiting::Head(me.pulse.requests.load(Ordering::Relaxed));
-            ready!(me.read_alarm.poll(cx, waiting, limits.head));
+            ready!(me.read_alarm.poll(cx, Waiting::Head(number), limits.head));
             Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the request header did not come in time")))
         } else {
-            ready!(me.read_alarm.poll(cx, Waiting::Idle, limits.idle));
+            ready!(me.read_alarm.poll(cx, Waiting::Idle(number), limits.idle));
             // To hyper an idle connection ended by its peer: it closes without a complaint.
             Poll::Ready(Ok(()))
         }

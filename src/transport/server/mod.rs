@@ -128,3 +128,6 @@ impl Handler for Boxed {
         self.0.clone().call(request, link.peer)
     }
 }
+
+#[cfg(test)]
+mod tests;
