@@ -5,8 +5,26 @@
 //!       the memory of one chunk.
 //! Lost: a series that cannot be written (a reserved label, a duplicate) is left out, counted, and logged once; never the page.
 
+mod escaping;
+mod gate;
+mod http;
 mod labels;
+mod left_out;
+mod negotiate;
+mod numbers;
 mod page;
+mod protobuf;
+mod render;
+mod sink;
+mod text;
 
+#[cfg(test)]
+mod tests;
+
+pub use escaping::Escaping;
+pub use http::{Scrapes, plain};
 pub use labels::{LabelBlock, Pairs};
+pub use left_out::{LeftOut, Reason};
+pub use negotiate::{Choice, Format, choose, takes_gzip};
 pub use page::{Bucket, Exemplar, Family, FamilyKind, NativeHistogram, Page, PageSource, Span};
+pub use render::{Style, page_in_memory};

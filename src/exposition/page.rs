@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::LabelBlock;
+use super::{LabelBlock, sink::Gone};
 
 /// Something whose rows a `prometheus` page shows. Rendering takes no lock that ingest waits for longer than a shard's copy: a page
 /// method blocks while the client is slow, so a source copies a shard's numbers out, lets the lock go, and writes then.
@@ -85,6 +85,9 @@ pub struct Page<'a> {
 pub(crate) trait PageWriter {
     /// The client went away or the time is up: nothing is written any more.
     fn is_gone(&self) -> bool;
+    /// What follows belongs to `family`, called `name` on this page. `stripped`: OpenMetrics may leave the suffix of its samples out of
+    /// the family's name. `shared`: several sources write it.
+    fn begin(&mut self, family: &Family, name: &str, stripped: bool, shared: bool);
     fn number(
         &mut self,
         labels: &LabelBlock,
@@ -112,6 +115,7 @@ pub(crate) trait PageWriter {
         quantiles: &[(f64, f64)],
         time_unix_nanos: Option<u64>,
     );
+    fn finish(self: Box<Self>) -> Result<(), Gone>;
 }
 
 impl<'a> Page<'a> {
@@ -137,7 +141,8 @@ impl<'a> Page<'a> {
     }
 
     /// A histogram: classic `buckets` in rising order, native buckets for scrapers that take them. +Inf may be left out: it is `count`;
-    /// a last bucket with it serves to carry an exemplar. No classic buckets and some native ones: only scrapers of native ones see it.
+    /// a last bucket with it serves to carry an exemplar. Without classic
+    /// buckets, text formats show sum and count only.
     pub fn histogram(
         &mut self,
         labels: &LabelBlock,

@@ -39,6 +39,14 @@ pub const CONSUMER_HELD_BYTES: &str = "weir_consumer_held_bytes";
 pub const OWN_EXPORTS_FAILED: &str = "weir_own_exports_failed";
 pub const LOG_LINES_SUPPRESSED: &str = "weir_log_lines_suppressed";
 
+// === the prometheus page ===
+
+pub const PROMETHEUS_LEFT_OUT: &str = "weir_prometheus_series_left_out";
+pub const PROMETHEUS_IGNORED: &str = "weir_prometheus_points_ignored";
+pub const PROMETHEUS_CONFLICTS: &str = "weir_prometheus_type_conflicts";
+pub const PROMETHEUS_INTERLEAVED: &str = "weir_prometheus_interleaved_starts";
+pub const PROMETHEUS_SERIES: &str = "weir_prometheus_series";
+
 /// The unit that `without_units: false` puts behind a name, unless the name ends with it already.
 pub fn unit(name: &str) -> Option<&'static str> {
     match name {
