@@ -2,8 +2,11 @@
 #![warn(clippy::indexing_slicing)]
 #![allow(clippy::inline_always, reason = "the innermost steps of the scan and the views; each was measured")]
 
+pub mod count;
+pub mod edit;
 pub mod fields;
 pub mod response;
+mod rewrite;
 pub mod scan;
 mod schema;
 pub mod view;

@@ -11,9 +11,9 @@
 //! What is *irregular* ([`Scan::is_regular`] is false) is parsed by everybody, but not alike. `otlp::repair` makes it regular:
 //! - an item with an id of a wrong length anywhere in it (also in a link or an exemplar), or a span without trace or span id, is left out;
 //! - a string that is not UTF-8 gets U+FFFD where it is not;
-//! - a sub-message that comes twice where the schema has one is merged into one, as protobuf asks readers to.
+//! - a sub-message that comes twice where the schema has one is merged into one, as protobuf asks readers to; of a oneof the last member stays.
 //!
-//! So behind the door ids have the right length, strings are text, and no sub-message comes twice.
+//! So behind the door ids have the right length, strings are text, no sub-message comes twice, and a oneof has one member.
 
 mod attribute;
 mod error;
@@ -62,7 +62,7 @@ pub struct Scan {
     pub not_utf8: u64,
     /// The first of them: where.
     pub first_not_utf8: Option<String>,
-    /// Sub-messages that come again where there should be one.
+    /// Sub-messages and members of a oneof that come again where there should be one.
     pub repeats: u64,
 }
 
@@ -244,24 +244,22 @@ impl<'a> Scanner<'a> {
     /// `depth` counts the attribute values around it. The recursion is bounded by that: between two values lie two messages at most.
     fn message(&mut self, message: &'static Message, start: usize, end: usize, depth: u32) -> Result<(), Fault> {
         let mut at = start;
+        // A bit for each sub-message by its number, and one for the oneof: no message has two, no field is 0.
         let mut seen = 0_u32;
-        let mut last = 0;
         while at < end {
             let key = self.key(at, end)?;
             let field = message.field(key.number);
-            if let Kind::Message(_) = field.kind {
-                // Of a oneof only a message that follows itself is merged; after another member it starts anew.
-                let bit = 1 << key.number;
-                let again = match field.label {
-                    Label::Singular => seen & bit != 0,
-                    Label::Oneof => last == key.number,
-                    Label::Repeated => false,
-                };
-                self.repeats += u64::from(again);
-                seen |= bit;
-            }
-            if field.label == Label::Oneof {
-                last = key.number;
+            match (field.label, field.kind) {
+                (Label::Singular, Kind::Message(_)) => {
+                    let bit = 1 << key.number;
+                    self.repeats += u64::from(seen & bit != 0);
+                    seen |= bit;
+                }
+                (Label::Oneof, _) => {
+                    self.repeats += u64::from(seen & 1 != 0);
+                    seen |= 1;
+                }
+                _ => {}
             }
             at = self.field(field, key, end, depth)?;
         }

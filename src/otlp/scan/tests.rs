@@ -39,9 +39,9 @@ fn agrees(signal: Signal, payload: &[u8]) -> Result<(), TestCaseError> {
     let theirs = oracle::decode(signal, payload);
     match (&ours, &theirs) {
         (Ok(scan), Ok(request)) => {
-            prop_assert_eq!(scan.items, request.items().len() as u64);
             prop_assert_eq!(scan.not_utf8, 0);
             if scan.repeats == 0 {
+                prop_assert_eq!(scan.items, request.items().len() as u64);
                 prop_assert_eq!(oracle::view(signal, payload).encode(), request.encode());
             }
         }

@@ -17,8 +17,8 @@
 //!
 //! Making the view of one message walks its fields once; what lies below it (attributes, events, points) is walked when it is asked for. Nothing is
 //! allocated. Views of bytes that no scan has seen do not panic: they end where the bytes cannot be read, and a string ends where it is no text.
-//! Of numbers and strings that come twice the last is read, as protobuf wants it; sub-messages do not come twice behind the door
-//! (see [`scan`](mod@crate::otlp::scan)), before it one of them is read.
+//! Of numbers and strings that come twice the last is read, as protobuf wants it; sub-messages and members of a
+//! oneof do not come twice behind the door (see [`scan`](mod@crate::otlp::scan)); before it one of them is read.
 
 mod common;
 mod logs;
