@@ -1,7 +1,11 @@
 //! What an edit changes, and that it changes nothing else.
 
 use bytes::Bytes;
-use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceRequest, common::v1::KeyValue, trace::v1::Span};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::KeyValue,
+    trace::v1::{ResourceSpans, Span},
+};
 use proptest::prelude::*;
 use prost::Message;
 
