@@ -5,6 +5,7 @@
 pub mod count;
 pub mod edit;
 pub mod fields;
+pub mod json;
 pub mod response;
 mod rewrite;
 pub mod scan;

@@ -65,19 +65,29 @@ pub fn put_bytes_always(out: &mut Vec<u8>, field: u32, value: &[u8]) {
 
 /// A nested message: what `body` appends becomes the field's value. One byte is kept for the length; longer bodies are moved once.
 pub fn put_message(out: &mut Vec<u8>, field: u32, body: impl FnOnce(&mut Vec<u8>)) {
-    put_tag(out, field, 2);
-    let start = out.len();
-    out.push(0);
+    let start = open_message(out, field);
     body(out);
-    let len = (out.len() - start - 1) as u64;
-    let width = varint_len(len);
+    close_message(out, start);
+}
+
+/// Begins a length-delimited field; what is appended until [`close_message`] becomes its value. Pairs may nest.
+pub fn open_message(out: &mut Vec<u8>, field: u32) -> usize {
+    put_tag(out, field, 2);
+    out.push(0);
+    out.len()
+}
+
+/// Ends the field that [`open_message`] began and gave `start` for.
+pub fn close_message(out: &mut Vec<u8>, start: usize) {
+    let len = out.len() - start;
+    let width = varint_len(len as u64);
     if width > 1 {
         let tail = out.len();
         out.resize(tail + width - 1, 0);
-        out.copy_within(start + 1..tail, start + width);
+        out.copy_within(start..tail, start + width - 1);
     }
     let mut rest = len;
-    for (at, byte) in out.iter_mut().skip(start).take(width).enumerate() {
+    for (at, byte) in out.iter_mut().skip(start - 1).take(width).enumerate() {
         *byte = (rest & 0x7f) as u8 | if at + 1 < width { 0x80 } else { 0 };
         rest >>= 7;
     }

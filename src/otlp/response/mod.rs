@@ -6,16 +6,21 @@
 //! Spec: OTLP "Partial Success", "OTLP/gRPC Throttling", "OTLP/HTTP Response"; `google.rpc.RetryInfo`, `google.rpc.BadRequest`.
 //! The JSON form of the same is in [`crate::otlp::json`].
 
-mod fields;
-
 use std::time::Duration;
 
-pub(super) use fields::Fields;
-pub use fields::Malformed;
-pub(super) use fields::Value;
-
-use super::wire::{put_bytes, put_message, put_uint};
+use super::{
+    fields::{Fields, Value},
+    wire::{put_bytes, put_message, put_uint},
+};
 use crate::signal::Signal;
+
+/// The bytes are not what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are not a well-formed message")]
+pub struct Malformed;
+
+#[cfg(test)]
+mod tests;
 
 /// Messages are cut to this many bytes, on the way out and on the way in.
 pub const MESSAGE_BYTES_MAX: usize = 2048;
@@ -24,7 +29,7 @@ pub const MESSAGE_BYTES_MAX: usize = 2048;
 pub const DETAILS_MAX: usize = 16;
 
 /// A longer wait than this is not asked of a peer and not taken from one.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 pub(super) const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 pub(super) const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
@@ -81,18 +86,29 @@ pub fn encode_success(_signal: Signal, partial: Option<(u64, &str)>) -> Vec<u8> 
 /// A `partial_success` with neither a count nor a message is the same as none. A negative count is taken as 0.
 pub fn decode_success(_signal: Signal, body: &[u8]) -> Result<Option<Partial>, Malformed> {
     let mut partial = Partial::default();
-    for field in Fields::of(body) {
-        if let (1, Value::Bytes(inner)) = field? {
-            for field in Fields::of(inner) {
-                match field? {
+    each_field(body, |number, value| {
+        if let (1, Value::Bytes(inner)) = (number, value) {
+            each_field(inner, |number, value| {
+                match (number, value) {
                     (1, Value::Varint(count)) => partial.rejected = u64::try_from(count as i64).unwrap_or(0),
                     (2, Value::Bytes(text)) => partial.message = text_of(text),
                     _ => {}
                 }
-            }
+                Ok(())
+            })?;
         }
-    }
+        Ok(())
+    })?;
     Ok((partial != Partial::default()).then_some(partial))
+}
+
+/// Every field of a message that is well-formed to its end.
+fn each_field(message: &[u8], mut take: impl FnMut(u32, Value<'_>) -> Result<(), Malformed>) -> Result<(), Malformed> {
+    let mut fields = Fields::new(message);
+    for field in fields.by_ref() {
+        take(field.number, field.value)?;
+    }
+    if fields.offset() == message.len() { Ok(()) } else { Err(Malformed) }
 }
 
 /// A `google.rpc.Status`: the body of an HTTP error, and what `grpc-status-details-bin` holds.
@@ -133,8 +149,8 @@ fn put_detail(out: &mut Vec<u8>, type_url: &str, value: impl FnOnce(&mut Vec<u8>
 pub fn decode_status(body: &[u8]) -> Status {
     let mut status = Status::default();
     let mut details = 0;
-    for (number, value) in Fields::of(body).map_while(Result::ok) {
-        match (number, value) {
+    for field in Fields::new(body) {
+        match (field.number, field.value) {
             (1, Value::Varint(code)) => status.code = code as i32,
             (2, Value::Bytes(text)) => status.message = text_of(text),
             (3, Value::Bytes(any)) if details < DETAILS_MAX => {
@@ -152,8 +168,8 @@ pub fn decode_status(body: &[u8]) -> Status {
 /// The delay in an `Any` that is a `RetryInfo`.
 fn retry_info(any: &[u8]) -> Option<Duration> {
     let (mut is_retry_info, mut inner) = (false, &[][..]);
-    for (number, value) in Fields::of(any).map_while(Result::ok) {
-        match (number, value) {
+    for field in Fields::new(any) {
+        match (field.number, field.value) {
             (1, Value::Bytes(url)) => is_retry_info = url.rsplit(|byte| *byte == b'/').next() == Some(b"google.rpc.RetryInfo"),
             (2, Value::Bytes(value)) => inner = value,
             _ => {}
@@ -163,11 +179,11 @@ fn retry_info(any: &[u8]) -> Option<Duration> {
         return None;
     }
     let mut after = None;
-    for (number, value) in Fields::of(inner).map_while(Result::ok) {
-        if let (1, Value::Bytes(delay)) = (number, value) {
+    for field in Fields::new(inner) {
+        if let (1, Value::Bytes(delay)) = (field.number, field.value) {
             let (mut seconds, mut nanos) = (0, 0);
-            for (number, value) in Fields::of(delay).map_while(Result::ok) {
-                match (number, value) {
+            for field in Fields::new(delay) {
+                match (field.number, field.value) {
                     (1, Value::Varint(value)) => seconds = value as i64,
                     (2, Value::Varint(value)) => nanos = value as i32,
                     _ => {}
@@ -196,6 +212,3 @@ fn text_of(bytes: &[u8]) -> String {
 pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
 }
-
-#[cfg(test)]
-mod tests;
