@@ -20,7 +20,7 @@ pub use factory::{
     ReadyProcessor, ReadyReceiver, ReceiverFactory,
 };
 pub use health::{Health, State};
-pub use task::{Shutdown, Task, TaskError};
+pub use task::{Shutdown, Step, Task, TaskError};
 
 use crate::{
     config::{Diagnostics, Node},
@@ -97,16 +97,29 @@ impl BuildError {
 pub trait Inlet: Send + Sync {
     /// Whether some pipeline of this signal uses the receiver.
     fn takes(&self, signal: Signal) -> bool;
-    /// Scans, admits and appends one request body. On return the data is where the journal's mode promises it to be.
-    fn accept<'a>(
-        &'a self,
-        signal: Signal,
-        payload: Bytes,
-        context: Context,
-        transport: &'static str,
-    ) -> BoxFuture<'a, Result<Accepted, Refusal>>;
+    /// Scans and appends one request body. Once it is done the data is where the journal's mode promises it to be.
+    fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>>;
+    /// Where room for a body is asked for before it is read into memory.
+    fn budget(&self) -> &Arc<Budget>;
     /// Which parts of a request's context have to be handed over.
     fn needs(&self) -> &ContextNeeds;
+}
+
+/// One request body on its way in.
+pub struct Arrival {
+    pub signal: Signal,
+    /// The body of an `Export*ServiceRequest`, not compressed, not checked.
+    pub payload: Bytes,
+    /// Only what [`Inlet::needs`] names.
+    pub context: Arc<Context>,
+    /// For metrics and logs: `grpc`, `http`.
+    pub transport: &'static str,
+    /// The sender's address, for logs.
+    pub peer: Option<std::net::SocketAddr>,
+    /// The room that was asked for while the body was read; `None`: the inlet asks.
+    pub ticket: Option<Ticket>,
+    /// Refuse a body with a string that is not UTF-8 instead of repairing it.
+    pub strict_utf8: bool,
 }
 
 /// A request was taken.
@@ -118,7 +131,7 @@ pub struct Accepted {
     pub message: Option<String>,
 }
 
-pub use crate::door::Refusal;
+pub use crate::door::{Budget, Refusal, Ticket};
 
 pub trait Receiver: Send {
     /// Binds what it listens on; an address in use is an error that names it and its key. The task serves until `shutdown`.

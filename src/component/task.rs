@@ -9,3 +9,18 @@ pub type Task = BoxFuture<'static, Result<(), TaskError>>;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TaskError(#[from] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// A result that is there already, in the common case, or will be. Spares the box of a future that has nothing to wait for.
+pub enum Step<'a, T> {
+    Ready(T),
+    Wait(BoxFuture<'a, T>),
+}
+
+impl<T> Step<'_, T> {
+    pub async fn done(self) -> T {
+        match self {
+            Self::Ready(value) => value,
+            Self::Wait(future) => future.await,
+        }
+    }
+}

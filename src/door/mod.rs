@@ -1,5 +1,278 @@
 //! Everything that must be true before "OK": limits, scan, admission, append.
+//!
+//! In:   request bodies of one receiver, and what is known about their sender.
+//! Out:  batches in the journal; what was left out of them and why.
+//! Full: room in memory is asked for before a body is read ([`Budget`]), room in the journal when it is appended; both wait up to 100 ms
+//!       and then refuse with a hint when to come again.
+//! Lost: nothing that was answered OK. A body that was refused is its sender's to keep.
 
-mod status;
+mod budget;
+mod newcomers;
+pub mod status;
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prometheus::IntCounter;
+
+pub use budget::{Budget, Ticket};
 pub use status::{BudgetWish, Refusal};
+
+use crate::{
+    component::{Accepted, Arrival, Clock, Inlet, Step},
+    internal_telemetry::{DOOR_BYTES, DOOR_REFUSED, ReceiverMetrics, Telemetry},
+    journal::{NewRecord, SourceId},
+    otlp::{Scan, ScanLimits, scan},
+    signal::{Batch, ComponentId, ContextNeeds, Signal, SpanIndex},
+};
+use newcomers::Newcomers;
+use status::Situation;
+
+/// Where the door puts what it took: the ingest topics of the journal.
+pub trait Append: Send + Sync {
+    /// Appends to the topic of the batch's signal. Once it is done the record is where the journal's mode promises it to be.
+    fn append(&self, record: NewRecord) -> Step<'static, Result<(), Refusal>>;
+}
+
+/// What a door has to know of its receiver and of the pipelines behind it.
+pub struct Settings {
+    /// The receiver.
+    pub id: ComponentId,
+    pub source: SourceId,
+    /// Which signals some pipeline takes from this receiver, by [`Signal::ordinal`].
+    pub takes: [bool; 3],
+    /// What the components behind it read of a request's context.
+    pub needs: ContextNeeds,
+    /// Whether some consumer of traces reads [`SpanIndex`].
+    pub wants_index: bool,
+    pub limits: ScanLimits,
+}
+
+/// The door of one receiver.
+pub struct Door {
+    settings: Settings,
+    append: Arc<dyn Append>,
+    budget: Arc<Budget>,
+    clock: Clock,
+    telemetry: Telemetry,
+    counters: Vec<Arc<Counters>>,
+    /// Counters of transports that were not expected.
+    others: Mutex<Vec<Arc<Counters>>>,
+    newcomers: Newcomers,
+}
+
+struct Counters {
+    transport: &'static str,
+    items: ReceiverMetrics,
+    bytes: [IntCounter; 3],
+    full: IntCounter,
+    malformed: IntCounter,
+    other: IntCounter,
+}
+
+impl Counters {
+    fn new(telemetry: &Telemetry, id: &str, transport: &'static str) -> Self {
+        let refused = |reason| {
+            let labels = [("receiver", id), ("transport", transport), ("reason", reason)];
+            telemetry.counter(DOOR_REFUSED, "Requests refused by the door.", &labels)
+        };
+        Self {
+            transport,
+            items: telemetry.receiver(id, transport),
+            bytes: Signal::ALL.map(|signal| {
+                let labels = [("receiver", id), ("transport", transport), ("otel_signal", signal.as_str())];
+                telemetry.counter(DOOR_BYTES, "Bytes of request bodies taken in, after decompression.", &labels)
+            }),
+            full: refused("full"),
+            malformed: refused("malformed"),
+            other: refused("other"),
+        }
+    }
+
+    fn refused(&self, signal: Signal, items: u64, refusal: &Refusal) {
+        if let Some(counter) = self.items.refused.get(signal.ordinal()) {
+            counter.inc_by(items);
+        }
+        match refusal.situation() {
+            Situation::Full | Situation::Stopping => self.full.inc(),
+            Situation::Malformed => self.malformed.inc(),
+            _ => self.other.inc(),
+        }
+    }
+}
+
+impl Door {
+    pub fn new(settings: Settings, append: Arc<dyn Append>, budget: Arc<Budget>, clock: Clock, telemetry: &Telemetry) -> Self {
+        let counters =
+            ["grpc", "http"].map(|transport| Arc::new(Counters::new(telemetry, settings.id.as_str(), transport))).into();
+        Self {
+            settings,
+            append,
+            budget,
+            clock,
+            telemetry: telemetry.clone(),
+            counters,
+            others: Mutex::default(),
+            newcomers: Newcomers::default(),
+        }
+    }
+
+    fn other_counters(&self, transport: &'static str) -> Arc<Counters> {
+        let mut others = self.others.lock();
+        if let Some(known) = others.iter().find(|counters| counters.transport == transport) {
+            return known.clone();
+        }
+        let new = Arc::new(Counters::new(&self.telemetry, self.settings.id.as_str(), transport));
+        others.push(new.clone());
+        new
+    }
+
+    /// Everything up to the append. `None`: there is nothing to append.
+    fn prepare(&self, arrival: Arrival, items_seen: &mut u64) -> Result<Prepared, Refusal> {
+        let Arrival { signal, payload, context, transport, peer, ticket, strict_utf8 } = arrival;
+        if !self.takes(signal) {
+            let message = format!("no pipeline takes {signal} from the receiver `{}`", self.settings.id);
+            return Err(Refusal::NotTaken { message });
+        }
+        let mut ticket = match ticket {
+            Some(ticket) => ticket,
+            None => self.budget.try_take(payload.len()).ok_or_else(|| self.budget.refusal(payload.len()))?,
+        };
+        let mut index = (self.settings.wants_index && signal == Signal::Traces).then(SpanIndex::default);
+        let found = heavy(payload.len(), || scan(signal, &payload, &self.settings.limits, index.as_mut()))
+            .map_err(|error| Refusal::Malformed { message: error.to_string() })?;
+        *items_seen = found.items;
+        let (payload, found, index) =
+            if found.is_regular() { (payload, Found::of(&found), index) } else { self.repair(found, strict_utf8)? };
+        // The memory that the body takes is known only now; the index is memory too.
+        let bytes = payload.len() + index.as_ref().map_or(0, |index| size_of_val(index.spans.as_slice()));
+        if !ticket.try_grow(bytes) {
+            return Err(ticket.refusal(bytes));
+        }
+        ticket.shrink(bytes);
+        if found.items > 0 {
+            self.newcomers.look(signal, &payload, &self.settings.id, peer, transport);
+        }
+        let batch = Batch { signal, payload: ticket.bind(payload), items: found.items, context, index: index.map(Arc::new) };
+        Ok(Prepared { batch, rejected: found.rejected, message: found.message })
+    }
+
+    /// Leaves out what is invalid and makes text of what is not, or refuses.
+    fn repair(&self, scan: Scan, strict_utf8: bool) -> Result<(Bytes, Found, Option<SpanIndex>), Refusal> {
+        let first = scan.first_invalid.or(scan.first_not_utf8).unwrap_or_default();
+        let _ = strict_utf8;
+        Err(Refusal::Malformed { message: first })
+    }
+
+    fn finish(counters: &Counters, signal: Signal, items: u64, bytes: u64, rejected: u64) {
+        let at = signal.ordinal();
+        if let (Some(accepted), Some(refused), Some(all)) =
+            (counters.items.accepted.get(at), counters.items.refused.get(at), counters.bytes.get(at))
+        {
+            accepted.inc_by(items);
+            all.inc_by(bytes);
+            if rejected > 0 {
+                refused.inc_by(rejected);
+            }
+        }
+    }
+}
+
+/// A batch that may be appended, and what is to be said about it.
+struct Prepared {
+    batch: Batch,
+    rejected: u64,
+    message: Option<String>,
+}
+
+/// What a body came to.
+struct Found {
+    items: u64,
+    rejected: u64,
+    message: Option<String>,
+}
+
+impl Found {
+    const fn of(scan: &Scan) -> Self {
+        Self { items: scan.items, rejected: 0, message: None }
+    }
+}
+
+impl Inlet for Door {
+    fn takes(&self, signal: Signal) -> bool {
+        self.settings.takes.get(signal.ordinal()).copied().unwrap_or(false)
+    }
+
+    fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
+        let (signal, transport) = (arrival.signal, arrival.transport);
+        let other;
+        let counters = match self.counters.iter().find(|counters| counters.transport == transport) {
+            Some(known) => known,
+            None => {
+                other = self.other_counters(transport);
+                &other
+            }
+        };
+        let mut items_seen = 0;
+        let prepared = match self.prepare(arrival, &mut items_seen) {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                counters.refused(signal, items_seen, &refusal);
+                return Step::Ready(Err(refusal));
+            }
+        };
+        let Prepared { batch, rejected, message } = prepared;
+        let (items, bytes) = (batch.items, batch.payload.len() as u64);
+        let accepted = Accepted { items, rejected, message };
+        // Envelopes without items are fine, and nobody has to read them.
+        if items == 0 {
+            Self::finish(counters, signal, 0, bytes, rejected);
+            return Step::Ready(Ok(accepted));
+        }
+        let record = NewRecord { source: self.settings.source, received: self.clock.now(), batch, derived_from: None };
+        match self.append.append(record) {
+            Step::Ready(Ok(())) => {
+                Self::finish(counters, signal, items, bytes, rejected);
+                Step::Ready(Ok(accepted))
+            }
+            Step::Ready(Err(refusal)) => {
+                counters.refused(signal, items + rejected, &refusal);
+                Step::Ready(Err(refusal))
+            }
+            Step::Wait(appending) => {
+                let counters = counters.clone();
+                Step::Wait(Box::pin(async move {
+                    match appending.await {
+                        Ok(()) => {
+                            Self::finish(&counters, signal, items, bytes, rejected);
+                            Ok(accepted)
+                        }
+                        Err(refusal) => {
+                            counters.refused(signal, items + rejected, &refusal);
+                            Err(refusal)
+                        }
+                    }
+                }))
+            }
+        }
+    }
+
+    fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    fn needs(&self) -> &ContextNeeds {
+        &self.settings.needs
+    }
+}
+
+/// Bodies from this size on are worked on where they do not hold up other requests of the same thread.
+const HEAVY_BYTES: usize = 1 << 20;
+
+/// Runs work on `bytes` bytes of a body, away from the reactor if it will take long.
+pub fn heavy<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let is_multi = || Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if bytes >= HEAVY_BYTES && is_multi() { tokio::task::block_in_place(work) } else { work() }
+}

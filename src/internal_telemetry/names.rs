@@ -31,6 +31,9 @@ pub const PROCESS_MEMORY_RSS: &str = "otelcol_process_memory_rss";
 
 // === only here ===
 
+pub const DOOR_BYTES: &str = "weir_receiver_accepted_bytes";
+pub const DOOR_REFUSED: &str = "weir_receiver_refused_requests";
+pub const DOOR_REPAIRED: &str = "weir_receiver_repaired_strings";
 pub const CONSUMER_ACCEPTED: &str = "weir_consumer_accepted_items";
 pub const CONSUMER_DELIVERED: &str = "weir_consumer_delivered_items";
 pub const CONSUMER_DROPPED: &str = "weir_consumer_dropped_items";
