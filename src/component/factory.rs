@@ -162,3 +162,13 @@ impl ExtensionFactory {
         }
     }
 }
+
+/// Every component there is, for those who read a file without naming one.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    pub receivers: &'static [ReceiverFactory],
+    pub processors: &'static [ProcessorFactory],
+    pub connectors: &'static [ConnectorFactory],
+    pub exporters: &'static [ExporterFactory],
+    pub extensions: &'static [ExtensionFactory],
+}

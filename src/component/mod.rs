@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 pub use auth::{AuthError, ClientAuth, ServerAuth};
 pub use factory::{
     ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
-    ReadyProcessor, ReadyReceiver, ReceiverFactory,
+    ReadyProcessor, ReadyReceiver, ReceiverFactory, Tables,
 };
 pub use health::{Health, State};
 pub use task::{Shutdown, Step, Task, TaskError};

@@ -6,6 +6,7 @@ use super::{
     Diagnostics, Node, Origin, Sources, Value,
     environment::Environment,
     expand::expand,
+    legacy::modernise,
     merge::{SEPARATOR, merge, split_paths},
     yaml,
 };
@@ -42,10 +43,11 @@ pub fn load(inputs: &[Input], environment: &dyn Environment) -> Loaded {
         }
     }
     let expanded = split_paths(expand(whole, environment, &mut loading.found));
-    let node = match expanded.value {
+    let mut node = match expanded.value {
         Value::Map(_) => expanded,
         _ => Node { value: Value::Map(Vec::new()), ..expanded },
     };
+    modernise(&mut node, &mut loading.found);
     Loaded { node, sources: loading.sources, found: loading.found }
 }
 

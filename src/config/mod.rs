@@ -4,10 +4,12 @@
 //! Out:  one merged [`Node`] tree, and [`Diagnostics`] that point at file, line and column.
 //! Lost: nothing; a key that is not understood is an error, a key without effect is listed.
 
+pub mod collector;
 mod diagnostics;
 mod draw;
 mod environment;
 mod expand;
+mod legacy;
 mod load;
 mod merge;
 mod node;
@@ -25,7 +27,7 @@ pub use load::{Input, Loaded, load};
 pub use node::{Node, Origin, Value};
 pub use read::{read, read2, read3};
 pub use sources::{Place, Source, Sources};
-pub use values::{GoDuration, Secret, Section, StringList};
+pub use values::{ByteSize, GoDuration, Secret, Section, StringList};
 
 #[cfg(test)]
 mod tests;

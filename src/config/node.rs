@@ -36,6 +36,21 @@ impl Node {
         Self { value: Value::Null, origin: Origin { source: 0, start: 0, end: 0 }, text: None }
     }
 
+    /// A value that stands at `origin` although nobody wrote it there.
+    pub const fn made(value: Value, origin: Origin) -> Self {
+        Self { value, origin, text: None }
+    }
+
+    /// A text that stands at `origin` although nobody wrote it there.
+    pub fn made_text(text: impl Into<Arc<str>>, origin: Origin) -> Self {
+        Self::made(Value::String(text.into()), origin)
+    }
+
+    /// A map of `entries`, each key at `origin`.
+    pub fn made_map<'k>(entries: impl IntoIterator<Item = (&'k str, Self)>, origin: Origin) -> Self {
+        Self::made(Value::Map(entries.into_iter().map(|(key, value)| (Self::made_text(key, origin), value)).collect()), origin)
+    }
+
     /// The text of a string (a key, a name); `None` for anything else.
     pub const fn word(&self) -> Option<&Arc<str>> {
         match &self.value {
@@ -65,6 +80,47 @@ impl Node {
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else { return None };
         entries.iter().find(|(name, _)| matches!(&name.value, Value::String(text) if &**text == key)).map(|(_, value)| value)
+    }
+
+    /// Keys and values of a map; nothing for anything else.
+    pub fn entries(&self) -> &[(Self, Self)] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The items of a list; nothing for anything else.
+    pub fn items(&self) -> &[Self] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    pub fn entries_mut(&mut self) -> Option<&mut Vec<(Self, Self)>> {
+        match &mut self.value {
+            Value::Map(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    pub fn items_mut(&mut self) -> Option<&mut Vec<Self>> {
+        match &mut self.value {
+            Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        self.entries_mut()?.iter_mut().find(|(name, _)| name.word().is_some_and(|word| &**word == key)).map(|(_, value)| value)
+    }
+
+    /// Takes an entry out of a map.
+    pub fn remove(&mut self, key: &str) -> Option<(Self, Self)> {
+        let entries = self.entries_mut()?;
+        let at = entries.iter().position(|(name, _)| name.word().is_some_and(|word| &**word == key))?;
+        Some(entries.remove(at))
     }
 
     /// The node at a path of keys (`protocols::grpc::endpoint`), or the deepest one that exists on the way there.

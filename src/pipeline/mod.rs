@@ -1,1 +1,3 @@
-//! To be filled.
+//! A file's pipelines → topics, consumers and the components between them.
+
+pub mod file;

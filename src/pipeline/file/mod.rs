@@ -1,0 +1,120 @@
+//! A configuration file as a whole: which components it declares, which pipelines it draws between them, and whether that can work.
+//!
+//! In:   the merged tree, and the tables of what weir has.
+//! Out:  [`File`]: every id resolved to a row of its table, every reference to a declared id; everything wrong in [`Diagnostics`].
+
+mod connectors;
+mod journal;
+mod sections;
+mod self_scrape;
+mod service;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    component::Tables,
+    config::{Diagnostics, Node, Origin, Value, collector::Kind, suggest},
+    signal::{ComponentId, Signal},
+};
+
+pub use journal::{Journal, JournalMode};
+pub use sections::Declared;
+use sections::Sections;
+
+/// A component named in a pipeline or in `service::extensions`, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    pub id: ComponentId,
+    pub origin: Origin,
+}
+
+/// `service::pipelines::<signal>[/name]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineEntry {
+    pub signal: Signal,
+    /// `traces`, `traces/x`
+    pub id: String,
+    /// Where its key was written.
+    pub origin: Origin,
+    pub receivers: Vec<Reference>,
+    pub processors: Vec<Reference>,
+    pub exporters: Vec<Reference>,
+}
+
+/// A file. What is declared and used by nothing is in it too; it is checked, and not started.
+#[derive(Debug, Clone)]
+pub struct File {
+    pub receivers: Vec<Declared>,
+    pub processors: Vec<Declared>,
+    pub connectors: Vec<Declared>,
+    pub exporters: Vec<Declared>,
+    pub extensions: Vec<Declared>,
+    pub pipelines: Vec<PipelineEntry>,
+    pub service_extensions: Vec<Reference>,
+    /// `service::telemetry`, unread.
+    pub telemetry: Option<Node>,
+    pub journal: Journal,
+}
+
+/// The keys of a file; `journal` is weir's own.
+const KEYS: &[&str] = &["receivers", "processors", "exporters", "connectors", "extensions", "service", "journal"];
+
+impl File {
+    /// Checks a whole file. What comes back holds everything that could be resolved, so that further checks can run; nothing may be
+    /// built from it while `found` has errors. `None`: not a map at all.
+    pub fn check(node: &Node, tables: &Tables, found: &mut Diagnostics) -> Option<Self> {
+        let replaced = self_scrape::replace(node, tables, found);
+        let node = replaced.as_ref().unwrap_or(node);
+        for (key, _) in node.entries() {
+            let name = key.word().map_or("", |word| word);
+            if !KEYS.contains(&name) {
+                let near = suggest::nearest(name, KEYS.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+                let help = near.unwrap_or_else(|| format!("a file has {}", suggest::list(KEYS.iter().copied())));
+                found.error(key.origin, format!("there is no section `{name}`"), Some(help));
+            }
+        }
+        let mut sections = Sections::read(node, tables, found);
+        let service = service::read(node, &mut sections, tables, found);
+        connectors::check(&sections, &service.pipelines, tables, found);
+        sections.tell_absent(tables, found);
+        let journal = Journal::read(node.get("journal"), found);
+        let file = Self {
+            receivers: sections.take(Kind::Receiver),
+            processors: sections.take(Kind::Processor),
+            connectors: sections.take(Kind::Connector),
+            exporters: sections.take(Kind::Exporter),
+            extensions: sections.take(Kind::Extension),
+            pipelines: service.pipelines,
+            service_extensions: service.extensions,
+            telemetry: service.telemetry,
+            journal,
+        };
+        file.read_unused(tables, found);
+        matches!(node.value, Value::Map(_)).then_some(file)
+    }
+
+    /// What is declared and unused is not started, but a wrong key in it is still a wrong key.
+    fn read_unused(&self, tables: &Tables, found: &mut Diagnostics) {
+        let used = |id: &ComponentId, lists: fn(&PipelineEntry) -> [&Vec<Reference>; 2]| {
+            self.pipelines.iter().any(|pipeline| lists(pipeline).into_iter().flatten().any(|reference| reference.id == *id))
+        };
+        for declared in self.receivers.iter().filter(|declared| !used(&declared.id, |p| [&p.receivers, &p.receivers])) {
+            tables.receivers.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
+        }
+        for declared in self.processors.iter().filter(|declared| !used(&declared.id, |p| [&p.processors, &p.processors])) {
+            tables.processors.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
+        }
+        for declared in self.connectors.iter().filter(|declared| !used(&declared.id, |p| [&p.exporters, &p.receivers])) {
+            tables.connectors.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
+        }
+        for declared in self.exporters.iter().filter(|declared| !used(&declared.id, |p| [&p.exporters, &p.exporters])) {
+            tables.exporters.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
+        }
+        for declared in &self.extensions {
+            if !self.service_extensions.iter().any(|reference| reference.id == declared.id) {
+                tables.extensions.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
+            }
+        }
+    }
+}
