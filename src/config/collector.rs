@@ -27,6 +27,17 @@ impl Kind {
         }
     }
 
+    /// `a receiver`, `an exporter`
+    pub const fn one(self) -> &'static str {
+        match self {
+            Self::Receiver => "a receiver",
+            Self::Processor => "a processor",
+            Self::Connector => "a connector",
+            Self::Exporter => "an exporter",
+            Self::Extension => "an extension",
+        }
+    }
+
     /// `receivers`: the key of the section.
     pub const fn section(self) -> &'static str {
         match self {

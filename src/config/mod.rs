@@ -7,6 +7,7 @@
 pub mod collector;
 mod diagnostics;
 mod draw;
+mod dump;
 mod environment;
 mod expand;
 mod legacy;
@@ -22,6 +23,7 @@ mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use draw::{draw, to_json};
+pub use dump::{DumpFormat, DumpMode, REDACTED, dump};
 pub use environment::{Environment, Machine};
 pub use load::{Input, Loaded, load};
 pub use node::{Node, Origin, Value};

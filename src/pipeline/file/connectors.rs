@@ -14,7 +14,7 @@ pub(super) fn check(sections: &Sections, pipelines: &[PipelineEntry], tables: &T
         let id = &connector.id;
         for kind in [Kind::Receiver, Kind::Exporter] {
             if sections.find(kind, id).is_some() {
-                let message = format!("`{id}` is the id of a connector and of {} {}", article(kind), kind.word());
+                let message = format!("`{id}` is the id of a connector and of {}", kind.one());
                 found.error(connector.origin, message, Some(format!("give one of them a name: `{}/x`", id.type_name())));
             }
         }
@@ -43,10 +43,6 @@ pub(super) fn check(sections: &Sections, pipelines: &[PipelineEntry], tables: &T
         }
     }
     cycle(pipelines, &edges, found);
-}
-
-const fn article(kind: Kind) -> &'static str {
-    if matches!(kind, Kind::Exporter) { "an" } else { "a" }
 }
 
 fn named<'p>(

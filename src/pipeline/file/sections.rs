@@ -200,7 +200,7 @@ impl Absent {
         }
         for kind in Kind::ALL {
             if naming(tables, kind).iter().any(|row| row.answers_to(type_name)) || collector::known(kind, type_name).is_some() {
-                return format!("`{type_name}` is a {}: declare it in `{}`", kind.word(), kind.section());
+                return format!("`{type_name}` is {}: declare it in `{}`", kind.one(), kind.section());
             }
         }
         format!("weir has {}", suggest::list(rows.iter().map(|row| row.type_name)))
