@@ -14,9 +14,16 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span},
 };
-use prost::Message;
+use prost::Message as _;
 
-use crate::signal::Signal;
+use crate::{
+    otlp::{
+        rewrite::Parts,
+        schema::{Kind, Message as Schema, request},
+        wire::{put_bytes_always, put_tag},
+    },
+    signal::Signal,
+};
 
 /// A small generator of numbers; the same seed gives the same requests.
 pub(crate) struct Draw(u64);
@@ -341,6 +348,72 @@ impl Draw {
                 }),
             }
             .encode_to_vec(),
+        }
+    }
+}
+
+/// What [`Draw::harm`] does to a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Harm {
+    /// Joins the bodies of messages of one type, so that sub-messages and members of oneofs come more than once.
+    pub(crate) merge: bool,
+    /// Gives some ids a wrong length.
+    pub(crate) ids: bool,
+    /// Puts these bytes into some strings.
+    pub(crate) text: Option<&'static [u8]>,
+    /// Adds fields that no message has.
+    pub(crate) unknown: bool,
+}
+
+impl Draw {
+    /// Damages a request here and there in ways that protobuf allows.
+    pub(crate) fn harm(&mut self, signal: Signal, payload: &[u8], harm: Harm) -> Vec<u8> {
+        let mut pool = Vec::new();
+        collect(request(signal), payload, &mut pool);
+        self.harmed(request(signal), payload, &pool, harm)
+    }
+
+    fn harmed(&mut self, schema: &'static Schema, bytes: &[u8], pool: &[(&'static Schema, Vec<u8>)], harm: Harm) -> Vec<u8> {
+        let mut out = Vec::new();
+        for part in Parts::new(bytes, 0, bytes.len()) {
+            let value = part.value(bytes);
+            if harm.unknown && self.one_in(20) {
+                put_bytes_always(&mut out, 3_000, b"\xff new");
+            }
+            match schema.field(part.number).kind {
+                Kind::Message(inner) => {
+                    let mut value = self.harmed(inner, value, pool, harm);
+                    if harm.merge && self.one_in(6) {
+                        let alike: Vec<_> = pool.iter().filter(|(schema, _)| std::ptr::eq(*schema, inner)).collect();
+                        value.extend_from_slice(&alike[self.below(alike.len())].1);
+                    }
+                    put_bytes_always(&mut out, part.number, &value);
+                }
+                Kind::TraceId | Kind::SpanId if harm.ids && self.one_in(8) => {
+                    let len = self.below(20);
+                    put_tag(&mut out, part.number, 2);
+                    out.push(len as u8);
+                    out.extend(self.bytes(len));
+                }
+                Kind::String if harm.text.is_some() && self.one_in(8) => {
+                    let text = std::str::from_utf8(value).unwrap();
+                    let at = text.floor_char_boundary(self.below(text.len() + 1));
+                    let value = [&value[..at], harm.text.unwrap_or_default(), &value[at..]].concat();
+                    put_bytes_always(&mut out, part.number, &value);
+                }
+                _ => out.extend_from_slice(&bytes[part.key..part.end]),
+            }
+        }
+        out
+    }
+}
+
+/// All sub-messages by type.
+fn collect(schema: &'static Schema, bytes: &[u8], pool: &mut Vec<(&'static Schema, Vec<u8>)>) {
+    for part in Parts::new(bytes, 0, bytes.len()) {
+        if let Kind::Message(inner) = schema.field(part.number).kind {
+            pool.push((inner, part.value(bytes).to_vec()));
+            collect(inner, part.value(bytes), pool);
         }
     }
 }

@@ -6,10 +6,12 @@ pub mod count;
 pub mod edit;
 pub mod fields;
 pub mod json;
+pub mod repair;
 pub mod response;
 mod rewrite;
 pub mod scan;
 mod schema;
+mod split;
 pub mod view;
 pub mod wire;
 
@@ -20,4 +22,6 @@ pub(crate) mod oracle;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use repair::{Repaired, repair};
 pub use scan::{Scan, ScanError, ScanLimits, scan};
+pub use split::{join, split_by_bytes, split_by_items, split_by_resource};

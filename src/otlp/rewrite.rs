@@ -7,8 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::fields::varint;
-use crate::otlp::wire::varint_len;
+use super::{fields::varint, wire::patch_len};
 
 /// One field of a message, with its offsets in the whole payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,23 +108,8 @@ impl<'a> Rewriter<'a> {
         let Some(Open { part, written }) = self.open.pop() else { return };
         let Some((key, body)) = written else { return };
         self.copy_to(part.end);
-        let size = self.out.len() - body;
-        let width = varint_len(size as u64);
         let at = key + (part.len - part.key);
-        let had = body - at;
-        if width != had {
-            let end = self.out.len();
-            if width > had {
-                self.out.resize(end + width - had, 0);
-            }
-            self.out.copy_within(body..end, at + width);
-            self.out.truncate(at + width + size);
-        }
-        let mut rest = size as u64;
-        for (place, byte) in self.out.iter_mut().skip(at).take(width).enumerate() {
-            *byte = rest as u8 & 0x7f | if place + 1 < width { 0x80 } else { 0 };
-            rest >>= 7;
-        }
+        patch_len(&mut self.out, at, body - at);
     }
 
     /// Leaves the sub-message and takes it out, key and all, whatever was written in it.

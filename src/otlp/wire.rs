@@ -79,16 +79,22 @@ pub fn open_message(out: &mut Vec<u8>, field: u32) -> usize {
 
 /// Ends the field that [`open_message`] began and gave `start` for.
 pub fn close_message(out: &mut Vec<u8>, start: usize) {
-    let len = out.len() - start;
-    let width = varint_len(len as u64);
-    if width > 1 {
-        let tail = out.len();
-        out.resize(tail + width - 1, 0);
-        out.copy_within(start..tail, start + width - 1);
+    patch_len(out, start.saturating_sub(1), 1);
+}
+
+/// Writes the length of all that follows `at + width` into the `width` bytes at `at`; where it needs more bytes or fewer, what follows is moved.
+pub(crate) fn patch_len(out: &mut Vec<u8>, at: usize, width: usize) {
+    let end = out.len();
+    let len = end.saturating_sub(at + width);
+    let needs = varint_len(len as u64);
+    if needs != width {
+        out.resize(end.max(at + needs + len), 0);
+        out.copy_within(at + width..at + width + len, at + needs);
+        out.truncate(at + needs + len);
     }
     let mut rest = len;
-    for (at, byte) in out.iter_mut().skip(start - 1).take(width).enumerate() {
-        *byte = (rest & 0x7f) as u8 | if at + 1 < width { 0x80 } else { 0 };
+    for (place, byte) in out.iter_mut().skip(at).take(needs).enumerate() {
+        *byte = rest as u8 & 0x7f | if place + 1 < needs { 0x80 } else { 0 };
         rest >>= 7;
     }
 }

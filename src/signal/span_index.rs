@@ -1,6 +1,8 @@
 //! What the door's scan leaves behind for the consumers of spans, so that nobody parses twice.
 
-/// Where spans lie in a traces payload. Offsets are bytes from the start of the payload; a length of 0 with offset 0 is an absent field.
+/// Where spans lie in a regular traces payload: one whose spans have ids and in which no sub-message comes twice, as the door sees to.
+///
+/// Offsets are bytes from the start of the payload; a length of 0 with offset 0 is an absent field.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SpanIndex {
     /// One entry a `ResourceSpans`, in wire order.
@@ -11,9 +13,8 @@ pub struct SpanIndex {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResourceEntry {
-    /// The `Resource` message, without its tag and length. When a message has several, protobuf merges them: then `merged` is set and the view must be asked.
+    /// The `Resource` message, without its tag and length.
     pub resource: (u32, u32),
-    pub merged: bool,
     /// The spans of this resource are `spans[first_span..end_span]`.
     pub first_span: u32,
     pub end_span: u32,

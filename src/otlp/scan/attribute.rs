@@ -73,7 +73,7 @@ fn any_high(bytes: &[u8], mask: &[u8]) -> bool {
 
 /// Whether `payload[start..end]` is UTF-8. Most strings are short and ASCII.
 #[inline]
-pub(super) fn is_utf8(payload: &[u8], start: usize, end: usize) -> bool {
+pub(in crate::otlp) fn is_utf8(payload: &[u8], start: usize, end: usize) -> bool {
     let len = end - start;
     if len <= 32
         && let Some(window) = chunk::<32>(payload, start)

@@ -8,7 +8,7 @@
 //! What is *malformed* (the whole request is refused, [`ScanError`]) is what protobuf cannot parse: lengths that run over, bad varints and keys,
 //! known fields of another wire type, and three things of our own: groups, values nested deeper than the limit, more elements than the budget.
 //!
-//! What is *irregular* ([`Scan::is_regular`] is false) is parsed by everybody, but not alike. `otlp::repair` makes it regular:
+//! What is *irregular* ([`Scan::is_regular`] is false) is parsed by everybody, but not alike. [`repair`](mod@crate::otlp::repair) makes it regular:
 //! - an item with an id of a wrong length anywhere in it (also in a link or an exemplar), or a span without trace or span id, is left out;
 //! - a string that is not UTF-8 gets U+FFFD where it is not;
 //! - a sub-message that comes twice where the schema has one is merged into one, as protobuf asks readers to; of a oneof the last member stays.
@@ -22,6 +22,7 @@ mod span;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::attribute::is_utf8;
 pub use self::error::{InvalidItem, Malformed, ScanError};
 
 use self::error::{Fault, locate, locate_item};
@@ -67,7 +68,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Whether the payload may travel as it is. Otherwise repair it first; an index of it is not to be used.
+    /// Whether the payload may travel as it is. Otherwise [`repair`](crate::otlp::repair()) it first; an index of it is not to be used.
     pub fn is_regular(&self) -> bool {
         self.invalid_items == 0 && self.not_utf8 == 0 && self.repeats == 0
     }
@@ -182,7 +183,6 @@ impl<'a> Scanner<'a> {
                 (1, 2) => {
                     let (start, stop) = self.length(key, end)?;
                     entry.resource = pair(start, stop);
-                    entry.merged = resources > 0;
                     self.repeats += u64::from(resources > 0);
                     resources += 1;
                     self.message(&RESOURCE, start, stop, 0)?;
@@ -419,7 +419,7 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn text(&mut self, start: usize, end: usize) {
-        if !attribute::is_utf8(self.payload, start, end) {
+        if !is_utf8(self.payload, start, end) {
             self.not_text(start);
         }
     }
