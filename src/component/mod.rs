@@ -10,7 +10,7 @@ mod task;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use smallvec::SmallVec;
 
@@ -262,6 +262,18 @@ pub struct Request {
 impl Request {
     pub fn of(batch: Batch) -> Self {
         Self { signal: batch.signal, items: batch.items, bytes: batch.payload.len(), parts: SmallVec::from_iter([batch]) }
+    }
+
+    /// All parts as one body; a single part is shared, several are copied.
+    pub fn payload(&self) -> Bytes {
+        match self.parts.as_slice() {
+            [one] => one.payload.clone(),
+            many => {
+                let mut joined = BytesMut::with_capacity(self.bytes);
+                many.iter().for_each(|part| joined.extend_from_slice(&part.payload));
+                joined.freeze()
+            }
+        }
     }
 
     /// The context of the first part.

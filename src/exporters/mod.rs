@@ -1,9 +1,16 @@
 //! Batches leave here.
 
+pub mod debug;
 pub mod nop;
 pub mod otlp_grpc;
+pub mod otlp_http;
 
 use crate::component::ExporterFactory;
 
 /// Every exporter a configuration can name.
-pub const EXPORTERS: &[ExporterFactory] = &[ExporterFactory::of::<nop::Config>(), ExporterFactory::of::<otlp_grpc::Config>()];
+pub const EXPORTERS: &[ExporterFactory] = &[
+    ExporterFactory::of::<debug::Config>(),
+    ExporterFactory::of::<nop::Config>(),
+    ExporterFactory::of::<otlp_grpc::Config>(),
+    ExporterFactory::of::<otlp_http::Config>(),
+];

@@ -14,6 +14,8 @@
 mod connect;
 mod endpoint;
 pub mod grpc;
+pub mod http;
+mod link;
 mod message;
 pub mod outcome;
 mod proxy;
@@ -27,4 +29,4 @@ pub use endpoint::{Endpoint, Place};
 pub use message::{Compressor, Message};
 pub use proxy::ProxyRules;
 pub use resolve::{Resolve, SystemResolver};
-pub use settings::{Algorithm, Auth, GrpcClientSettings, Headers, Keepalive, user_agent};
+pub use settings::{Algorithm, Auth, GrpcClientSettings, Headers, HttpClientSettings, Keepalive, user_agent};

@@ -16,20 +16,27 @@
 
 use std::time::Duration;
 
+use ::http::{
+    HeaderMap,
+    header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
+};
 use base64::{
     Engine,
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use http::HeaderMap;
 
 use super::{
     connect::ConnectError,
     grpc::{Answer, CallError},
+    http,
 };
 use crate::{
     component::{AuthError, Outcome, RetryCause},
-    otlp::response::{self, Status},
+    otlp::{
+        self,
+        response::{self, Status},
+    },
     signal::{Signal, UnixNanos},
 };
 
@@ -102,13 +109,12 @@ impl Reader {
         let status =
             answer.trailers.get("grpc-status").and_then(|status| status.to_str().ok()).and_then(|code| code.parse::<i32>().ok());
         let Some(code) = status else {
-            let kind =
-                answer.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("no content type");
+            let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("no content type");
             let text = format!("HTTP {} without a gRPC status ({}): is this a gRPC port?", answer.http_status, shown(kind));
             return self.grpc_status(signal, code_of_http(answer.http_status), &text, None);
         };
         if code == code::OK {
-            return success(signal, &answer.body);
+            return success(signal, &answer.body, false);
         }
         let details = details(&answer.trailers);
         let text =
@@ -139,14 +145,20 @@ impl Reader {
         }
     }
 
-    /// The row of an HTTP status. `body` is at most what was read of it; `json` tells its encoding.
-    pub fn http(&self, signal: Signal, status: u16, headers: &HeaderMap, body: &[u8], json: bool, now: UnixNanos) -> Outcome {
-        if (200..300).contains(&status) {
-            return if json { success_json(signal, body) } else { success(signal, body) };
+    /// The answer to an HTTP request whose body was JSON (`json`) or protobuf.
+    pub fn http(&self, signal: Signal, answer: &http::Answer, json: bool, now: UnixNanos) -> Outcome {
+        if (200..300).contains(&answer.status) {
+            return if answer.cut {
+                Outcome::Delivered { warning: Some("the backend accepted it with an answer too large to read".to_owned()) }
+            } else {
+                success(signal, &answer.body, json)
+            };
         }
-        let told = http_text(headers, body);
-        let after = headers.get(http::header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
-        self.http_status(signal, status, &told, after, headers.get(http::header::LOCATION).map(|to| shown_bytes(to.as_bytes())))
+        let headers = &answer.headers;
+        let told = told(headers, &answer.body);
+        let hint = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+        let location = headers.get(LOCATION).map(|to| shown_bytes(to.as_bytes()));
+        self.http_status(signal, answer.status, &told.message, hint.or(told.retry_after), location)
     }
 
     fn http_status(&self, signal: Signal, status: u16, text: &str, after: Option<Duration>, location: Option<String>) -> Outcome {
@@ -191,51 +203,13 @@ fn unsupported(signal: Signal, detail: &str) -> Outcome {
     Outcome::Unsupported { message: format!("this backend takes no {signal} ({detail})") }
 }
 
-fn success(signal: Signal, body: &[u8]) -> Outcome {
-    match response::decode_success(signal, body) {
+fn success(signal: Signal, body: &[u8], json: bool) -> Outcome {
+    let said = if json { otlp::json::decode_success(signal, body) } else { response::decode_success(signal, body) };
+    match said {
         Ok(partial) => accepted(partial),
         // The status said yes; what else was said cannot be read.
         Err(_) => Outcome::Delivered { warning: Some("the backend accepted it with an answer that cannot be read".to_owned()) },
     }
-}
-
-fn success_json(_signal: Signal, body: &[u8]) -> Outcome {
-    #[derive(Default, serde::Deserialize)]
-    #[serde(default)]
-    struct Body {
-        #[serde(rename = "partialSuccess", alias = "partial_success")]
-        partial: Option<Inner>,
-    }
-    #[derive(Default, serde::Deserialize)]
-    #[serde(default)]
-    struct Inner {
-        #[serde(
-            rename = "rejectedSpans",
-            alias = "rejected_spans",
-            alias = "rejectedDataPoints",
-            alias = "rejected_data_points",
-            alias = "rejectedLogRecords",
-            alias = "rejected_log_records"
-        )]
-        rejected: Option<serde_json::Value>,
-        #[serde(rename = "errorMessage", alias = "error_message")]
-        message: Option<String>,
-    }
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Outcome::DELIVERED;
-    }
-    let Ok(body) = serde_json::from_slice::<Body>(body) else {
-        return Outcome::Delivered { warning: Some("the backend accepted it with an answer that cannot be read".to_owned()) };
-    };
-    let partial = body.partial.map(|inner| response::Partial {
-        rejected: match inner.rejected {
-            Some(serde_json::Value::String(text)) => text.parse().unwrap_or(0),
-            Some(serde_json::Value::Number(number)) => number.as_u64().unwrap_or(0),
-            _ => 0,
-        },
-        message: inner.message.unwrap_or_default(),
-    });
-    accepted(partial.filter(|partial| *partial != response::Partial::default()))
 }
 
 fn accepted(partial: Option<response::Partial>) -> Outcome {
@@ -271,22 +245,17 @@ fn details(trailers: &HeaderMap) -> Status {
     details.map(|bytes| response::decode_status(&bytes)).unwrap_or_default()
 }
 
-/// The text of an HTTP error: `google.rpc.Status` in protobuf or JSON, or plain text.
-fn http_text(headers: &HeaderMap, body: &[u8]) -> String {
-    #[derive(Default, serde::Deserialize)]
-    #[serde(default)]
-    struct Told {
-        message: String,
-    }
-    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+/// What an HTTP error says: `google.rpc.Status` in protobuf or JSON, or plain text.
+fn told(headers: &HeaderMap, body: &[u8]) -> Status {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.starts_with("application/x-protobuf") {
-        response::decode_status(body).message
+        response::decode_status(body)
     } else if kind.starts_with("application/json") {
-        serde_json::from_slice::<Told>(body).map(|told| told.message).unwrap_or_default()
+        otlp::json::decode_status(body)
     } else if kind.starts_with("text/plain") {
-        shown_bytes(body)
+        Status { message: shown_bytes(body), ..Status::default() }
     } else {
-        String::new()
+        Status::default()
     }
 }
 

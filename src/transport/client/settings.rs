@@ -1,6 +1,6 @@
 //! The settings blocks of clients, as the Collector spells them, and their checks.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use http::{
     HeaderMap,
@@ -11,7 +11,12 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 
-use super::endpoint::Endpoint;
+use super::{
+    Compressor,
+    endpoint::Endpoint,
+    http::Keeping,
+    proxy::{Proxy, ProxyRules},
+};
 use crate::{
     config::{Diagnostics, GoDuration, Node, Secret, Section},
     transport::tls::client::TlsClientSettings,
@@ -210,8 +215,8 @@ impl Default for Keepalive {
     /// The Collector's values where the block is written.
     fn default() -> Self {
         Self {
-            time: GoDuration(std::time::Duration::from_secs(10)),
-            timeout: GoDuration(std::time::Duration::from_secs(10)),
+            time: GoDuration(Duration::from_secs(10)),
+            timeout: GoDuration(Duration::from_secs(10)),
             permit_without_stream: false,
         }
     }
@@ -220,8 +225,8 @@ impl Default for Keepalive {
 impl Keepalive {
     /// What weir does where nothing is written: a peer that is gone without a word is noticed within 40 s of a request.
     pub const UNWRITTEN: Self = Self {
-        time: GoDuration(std::time::Duration::from_secs(30)),
-        timeout: GoDuration(std::time::Duration::from_secs(10)),
+        time: GoDuration(Duration::from_secs(30)),
+        timeout: GoDuration(Duration::from_secs(10)),
         permit_without_stream: false,
     };
 }
@@ -309,6 +314,180 @@ impl GrpcClientSettings {
         written.filter(|keepalive| !keepalive.time.0.is_zero())
     }
 }
+
+/// `compression_params`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CompressionParams {
+    /// gzip, zlib, deflate: 0 to 9; zstd: 1 to 22. Unwritten: the cheapest, 1.
+    pub level: Option<i32>,
+}
+
+/// `cookies`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cookies {
+    pub enabled: bool,
+}
+
+/// The Collector's HTTP client block (`confighttp`), without `timeout`, which is the exporter's.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpClientSettings {
+    /// `http://` or `https://`, host, port, path.
+    pub endpoint: String,
+    /// The proxy to use instead of those of the environment.
+    pub proxy_url: Secret,
+    pub tls: TlsClientSettings,
+    pub read_buffer_size: Option<i64>,
+    pub write_buffer_size: Option<i64>,
+    pub headers: Headers,
+    pub auth: Section<Auth>,
+    /// gzip, zstd, zlib, deflate, snappy, x-snappy-framed or none. Unwritten: none to this machine, otherwise gzip at level 1.
+    pub compression: Option<String>,
+    pub compression_params: CompressionParams,
+    /// Most connections kept open between requests; 0 for no bound but ours (100).
+    pub max_idle_conns: Option<usize>,
+    pub max_idle_conns_per_host: Option<usize>,
+    pub max_conns_per_host: Option<usize>,
+    /// Longest time a connection is kept unused; 0 for no bound.
+    pub idle_conn_timeout: GoDuration,
+    /// A connection a request.
+    pub disable_keep_alives: bool,
+    /// A ping on an HTTP/2 connection in use after this long; 0 for none. Unwritten: 30 s.
+    pub http2_read_idle_timeout: Option<GoDuration>,
+    pub http2_ping_timeout: Option<GoDuration>,
+    pub cookies: Section<Cookies>,
+    /// Offer HTTP/2 when TLS is agreed on.
+    pub force_attempt_http2: bool,
+    pub middlewares: Vec<Middleware>,
+}
+
+impl Default for HttpClientSettings {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            proxy_url: Secret::default(),
+            tls: TlsClientSettings::default(),
+            read_buffer_size: None,
+            write_buffer_size: None,
+            headers: Headers::default(),
+            auth: Section::absent(),
+            compression: None,
+            compression_params: CompressionParams::default(),
+            max_idle_conns: None,
+            max_idle_conns_per_host: None,
+            max_conns_per_host: None,
+            idle_conn_timeout: GoDuration(Duration::from_secs(90)),
+            disable_keep_alives: false,
+            http2_read_idle_timeout: None,
+            http2_ping_timeout: None,
+            cookies: Section::absent(),
+            force_attempt_http2: true,
+            middlewares: Vec::new(),
+        }
+    }
+}
+
+impl HttpClientSettings {
+    /// Says what cannot work, apart from `endpoint`, which is the exporter's to judge; `node` is the map the block lies in.
+    pub fn check(&self, node: &Node, found: &mut Diagnostics) {
+        let at = |key: &str| node.get(key).map_or(node.origin, |node| node.origin);
+        let algorithm = self.compression.as_deref().map(Algorithm::http);
+        match (algorithm, &self.compression) {
+            (Some(None), Some(name)) if name == "lz4" => found.error(
+                at("compression"),
+                "weir cannot send lz4",
+                Some("zstd at level 1 costs about as little; every backend with lz4 takes gzip too".to_owned()),
+            ),
+            (Some(None), Some(name)) => {
+                let known = "use gzip, zstd, zlib, deflate, snappy, x-snappy-framed or none".to_owned();
+                found.error(at("compression"), format!("`{name}` is not a compression of the HTTP client"), Some(known));
+            }
+            _ => {}
+        }
+        if let Some(level) = self.compression_params.level {
+            let (fits, range) = match algorithm.flatten() {
+                Some(Algorithm::Zstd) => ((1..=22).contains(&level), "1 to 22"),
+                Some(Algorithm::Gzip | Algorithm::Zlib | Algorithm::Deflate) | None => {
+                    ((-1..=9).contains(&level), "0 to 9, or -1 for the default")
+                }
+                Some(_) => (level == 0, "0: this compression has no levels"),
+            };
+            if !fits {
+                let remedy = format!("the level is {range}");
+                found.error(at("compression_params"), format!("{level} is not a level of this compression"), Some(remedy));
+            }
+        }
+        if !self.proxy_url.expose().is_empty()
+            && let Err(problem) = Proxy::parse(self.proxy_url.expose())
+        {
+            found.error(at("proxy_url"), problem, None);
+        }
+        self.tls.check(node.nearest("tls"), found);
+        self.headers.check(node, found);
+        check_auth(self.auth.get(), at("auth"), found);
+        check_middlewares(&self.middlewares, at("middlewares"), found);
+        if self.cookies.get().is_some_and(|cookies| cookies.enabled) {
+            found.error(at("cookies"), "weir keeps no cookies", Some("set what is needed under `headers`".to_owned()));
+        }
+        for (key, written) in [("read_buffer_size", self.read_buffer_size), ("write_buffer_size", self.write_buffer_size)] {
+            if written.is_some() {
+                found.ineffective(
+                    at(key),
+                    format!("`{key}` has no effect"),
+                    "bodies are written from where they lie, without a buffer",
+                );
+            }
+        }
+        if self.max_conns_per_host.is_some_and(|max| max > 0) {
+            let instead = "there are as many connections as requests in flight, at most `sending_queue::num_consumers`";
+            found.ineffective(at("max_conns_per_host"), "`max_conns_per_host` has no effect", instead);
+        }
+    }
+
+    /// The compression to use, given where the endpoint is.
+    pub fn compressor(&self, endpoint: &Endpoint) -> Compressor {
+        let algorithm = match &self.compression {
+            Some(name) => Algorithm::http(name).unwrap_or(Algorithm::None),
+            None if endpoint.is_loopback() => Algorithm::None,
+            None => Algorithm::Gzip,
+        };
+        match self.compression_params.level {
+            Some(level) if level >= 0 && (level > 0 || algorithm != Algorithm::Zstd) => Compressor { algorithm, level },
+            // -1 is "the library's own choice" in the Collector.
+            Some(_) => Compressor { algorithm, level: if algorithm == Algorithm::Zstd { 3 } else { 6 } },
+            None => Compressor::fast(algorithm),
+        }
+    }
+
+    pub fn keeping(&self) -> Keeping {
+        let bound = |written: Option<usize>| written.filter(|max| *max > 0).unwrap_or(IDLE_MAX);
+        let ping = self.http2_read_idle_timeout.unwrap_or(Keepalive::UNWRITTEN.time);
+        let keepalive = (!ping.0.is_zero()).then(|| Keepalive {
+            time: ping,
+            timeout: self.http2_ping_timeout.filter(|timeout| !timeout.0.is_zero()).unwrap_or(Keepalive::UNWRITTEN.timeout),
+            permit_without_stream: false,
+        });
+        let idle_max = bound(self.max_idle_conns).min(bound(self.max_idle_conns_per_host)).min(IDLE_MAX);
+        Keeping {
+            idle_max: if self.disable_keep_alives { 0 } else { idle_max },
+            idle_timeout: self.idle_conn_timeout.0,
+            keepalive,
+        }
+    }
+
+    /// The proxy rules: `proxy_url`, or the environment's.
+    pub fn proxies(&self, environment: &ProxyRules) -> ProxyRules {
+        match Proxy::parse(self.proxy_url.expose()) {
+            Ok(proxy) if !self.proxy_url.expose().is_empty() => ProxyRules::always(proxy),
+            _ => environment.clone(),
+        }
+    }
+}
+
+/// Connections that are kept open between requests.
+const IDLE_MAX: usize = 100;
 
 pub(super) fn check_auth(auth: Option<&Auth>, origin: crate::config::Origin, found: &mut Diagnostics) {
     if auth.is_some_and(|auth| auth.authenticator.is_empty()) {

@@ -7,16 +7,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, Request, Response};
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
     task::JoinSet,
 };
 
+use super::Resolve;
 use crate::{
     component::{BuildContext, Clock, Extensions},
+    config::{Input, Machine, Node, load},
     signal::{Batch, ComponentId, Signal},
 };
 
@@ -185,6 +188,213 @@ async fn h2_stream(
         }
         drop(stream.send_trailers(map));
     }
+}
+
+/// An HTTP/1.1 server on a bare socket. The answer is raw bytes, so that it may be anything.
+pub(crate) struct H1Sink {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Mutex<Vec<Seen>>>,
+    pub(crate) connections: Arc<Mutex<usize>>,
+    _tasks: JoinSet<()>,
+}
+
+impl H1Sink {
+    pub(crate) async fn start(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start_tls(answer, None).await
+    }
+
+    pub(crate) async fn start_tls(
+        answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(Mutex::new(0));
+        let answer: Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync> = Arc::new(answer);
+        let mut tasks = JoinSet::new();
+        let (all, count) = (seen.clone(), connections.clone());
+        tasks.spawn(async move {
+            let mut inner = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                *count.lock() += 1;
+                let (all, answer, tls) = (all.clone(), answer.clone(), tls.clone());
+                inner.spawn(async move {
+                    match tls {
+                        None => h1_connection(stream, all, answer).await,
+                        Some(tls) => {
+                            let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await else { return };
+                            h1_connection(stream, all, answer).await;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, seen, connections, _tasks: tasks }
+    }
+}
+
+/// Ends the connection after an answer that says `Connection: close`, or when the peer goes.
+async fn h1_connection(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    all: Arc<Mutex<Vec<Seen>>>,
+    answer: Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>,
+) {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = stream.read_u8().await else { return };
+            head.push(byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.split("\r\n");
+        let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+            headers.append(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+        }
+        let length = headers["content-length"].to_str().unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        if stream.read_exact(&mut body).await.is_err() {
+            return;
+        }
+        let seen = Seen { path, headers, body };
+        let bytes = answer(&seen);
+        all.lock().push(seen);
+        if stream.write_all(&bytes).await.is_err() || find(&bytes, b"connection: close") {
+            return;
+        }
+    }
+}
+
+fn find(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+/// An HTTP/1.1 answer with a length.
+pub(crate) fn answered(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n{headers}\r\n", body.len()).into_bytes();
+    out.extend_from_slice(body);
+    out
+}
+
+/// A proxy that opens tunnels to `backend`, whatever name is asked for, and keeps what it was asked.
+pub(crate) struct TunnelProxy {
+    pub(crate) address: SocketAddr,
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl TunnelProxy {
+    /// `answer`: the status line; anything but 200 ends the connection.
+    pub(crate) async fn start(backend: SocketAddr, answer: &'static str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let all = asked.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut inner = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let all = all.clone();
+                inner.spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let Ok(byte) = stream.read_u8().await else { return };
+                        head.push(byte);
+                    }
+                    all.lock().push(String::from_utf8(head).unwrap());
+                    stream.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).await.unwrap();
+                    if answer.starts_with("200") {
+                        let mut backend = tokio::net::TcpStream::connect(backend).await.unwrap();
+                        drop(tokio::io::copy_bidirectional(&mut stream, &mut backend).await);
+                    }
+                });
+            }
+        });
+        Self { address, asked, _tasks: tasks }
+    }
+}
+
+/// A resolver with its own idea of the world.
+#[derive(Default)]
+pub(crate) struct Names(pub(crate) Mutex<Vec<(&'static str, Vec<SocketAddr>)>>);
+
+impl Names {
+    pub(crate) fn of(names: impl IntoIterator<Item = (&'static str, Vec<SocketAddr>)>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(names.into_iter().collect())))
+    }
+}
+
+impl Resolve for Names {
+    fn resolve<'a>(&'a self, host: &'a str, _port: u16) -> BoxFuture<'a, std::io::Result<Vec<SocketAddr>>> {
+        let known = self.0.lock().iter().find(|(name, _)| *name == host).map(|(_, addresses)| addresses.clone());
+        Box::pin(std::future::ready(known.ok_or_else(|| std::io::Error::other("no such name"))))
+    }
+}
+
+/// A certificate authority and what it signed, as PEM.
+pub(crate) struct Certificates {
+    pub(crate) ca: String,
+    pub(crate) server: (String, String),
+    pub(crate) client: (String, String),
+}
+
+impl Certificates {
+    /// The server's is for `backend.test`.
+    pub(crate) fn new() -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let ca_key = KeyPair::generate().unwrap();
+        let mut ca = CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+        let issuer = Issuer::new(ca, ca_key);
+        let leaf = |name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+            (certificate.pem(), key.serialize_pem())
+        };
+        Self { ca: ca_pem, server: leaf("backend.test"), client: leaf("weir.test") }
+    }
+
+    /// A server with the certificate; `mutual`: clients need one as well.
+    pub(crate) fn server_config(&self, alpn: &[&[u8]], mutual: bool) -> Arc<rustls::ServerConfig> {
+        use rustls::{
+            RootCertStore, ServerConfig,
+            crypto::ring,
+            pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+            server::WebPkiClientVerifier,
+        };
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder = if mutual {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let chain = vec![CertificateDer::from_pem_slice(self.server.0.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(self.server.1.as_bytes()).unwrap();
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
+/// Repeats until it holds; the suite's own time limit is the bound.
+pub(crate) async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
+    while !holds().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The node of a component's settings.
+pub(crate) fn node(yaml: &str) -> Node {
+    let loaded = load(&[Input::Text { name: "test.yaml".to_owned(), text: yaml.to_owned() }], &Machine);
+    assert!(!loaded.found.has_errors(), "{:?}", loaded.found);
+    loaded.node
 }
 
 /// Takes gRPC's five bytes off a request; the flag and the message.

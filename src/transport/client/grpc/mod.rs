@@ -2,18 +2,16 @@
 //!
 //! Spec: gRPC over HTTP/2, "Requests" and "Responses". Unary calls only: that is all OTLP has.
 
-mod link;
 mod slots;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Uri, header::HeaderValue};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use super::{ConnectError, Connector, Keepalive, Message};
-use link::Link;
+use super::{ConnectError, Connector, Keepalive, Message, link::Link};
 use slots::Slots;
 
 /// Largest answer that is read (OTLP recommends 4 MiB).
@@ -118,80 +116,33 @@ impl Channel {
     }
 
     async fn call_on(&self, link: &Link, uri: &Uri, headers: &HeaderMap, message: &Message) -> Result<Answer, Failed> {
-        let name = || self.name();
-        let _counted = link.begin();
-        let untouched = |error: h2::Error| Failed {
-            untouched: true,
-            connection: true,
-            error: CallError::Broken { name: name(), reason: link.why(&error) },
-        };
-        let mut sender = link.sender().ready().await.map_err(untouched)?;
         let mut request = Request::new(());
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = uri.clone();
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = headers.clone();
-        let (response, mut stream) = sender.send_request(request, false).map_err(untouched)?;
-        let broken = |error: h2::Error| Failed {
-            untouched: is_untouched(&error),
-            connection: !error.is_reset(),
-            error: CallError::Broken { name: name(), reason: link.why(&error) },
-        };
-        // All of it is handed over: h2 sends as the peer's windows allow, and what it holds is shared, not copied.
-        let sent = stream.send_data(message.clone(), true);
-        let response = match response.await {
-            Ok(response) => response,
-            Err(error) => return Err(broken(error)),
-        };
-        // A peer may answer before it has read everything; that the rest was not sent is then no error of ours.
-        drop(sent);
-        let (head, mut body) = response.into_parts();
-        let mut read = BytesMut::new();
-        while let Some(chunk) = body.data().await {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                // The answer was complete before the stream was reset.
-                Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => break,
-                Err(error) => return Err(broken(error)),
-            };
-            // Refused only when the stream is over, and then there is nothing left to release.
-            drop(body.flow_control().release_capacity(chunk.len()));
-            if read.len() + chunk.len() > ANSWER_BYTES_MAX + 5 {
-                return Err(Failed { untouched: false, connection: false, error: CallError::AnswerTooLarge { name: name() } });
-            }
-            read.extend_from_slice(&chunk);
-        }
-        let trailers = match body.trailers().await {
-            Ok(trailers) => trailers,
-            Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => None,
-            Err(error) => return Err(broken(error)),
-        };
-        let trailers = trailers.unwrap_or_else(|| head.headers.clone());
-        let grpc_ok = head.status == 200 && trailers.get("grpc-status").is_some_and(|status| status == "0");
-        let body = if grpc_ok { unframed(read.freeze()) } else { Ok(Bytes::new()) };
-        let body = body.map_err(|reason| Failed {
-            untouched: false,
-            connection: false,
-            error: CallError::Answer { name: name(), reason: reason.to_owned() },
+        let answered = link.exchange(request, message.clone(), ANSWER_BYTES_MAX + 5).await.map_err(|broken| Failed {
+            untouched: broken.untouched,
+            connection: broken.connection,
+            error: CallError::Broken { name: self.name(), reason: broken.reason },
         })?;
-        Ok(Answer { http_status: head.status.as_u16(), headers: head.headers, trailers, body })
+        let failed = |error| Failed { untouched: false, connection: false, error };
+        if answered.cut {
+            return Err(failed(CallError::AnswerTooLarge { name: self.name() }));
+        }
+        // An answer of nothing but headers has its status there.
+        let trailers = answered.trailers.unwrap_or_else(|| answered.head.headers.clone());
+        let accepted = answered.head.status == 200 && trailers.get("grpc-status").is_some_and(|status| status == "0");
+        let body = if accepted { unframed(answered.body.freeze()) } else { Ok(Bytes::new()) };
+        let body = body.map_err(|reason| failed(CallError::Answer { name: self.name(), reason: reason.to_owned() }))?;
+        Ok(Answer { http_status: answered.head.status.as_u16(), headers: answered.head.headers, trailers, body })
     }
 }
 
 struct Failed {
-    /// The peer has not looked at the request: sending it again cannot duplicate it.
     untouched: bool,
-    /// The connection is of no more use.
     connection: bool,
     error: CallError,
-}
-
-fn is_untouched(error: &h2::Error) -> bool {
-    match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => error.is_reset() && error.is_remote(),
-        Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
-        _ => false,
-    }
 }
 
 /// Takes the five bytes off an answer's message.

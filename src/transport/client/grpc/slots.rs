@@ -11,8 +11,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Shared, link::Link};
-use crate::transport::client::{ConnectError, connect::Address};
+use super::Shared;
+use crate::transport::client::{ConnectError, connect::Address, link::Link};
 
 /// A name that is spread over its addresses is looked up again after this long.
 const LOOK_UP_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -83,7 +83,14 @@ impl Slot {
                 None => connector.addresses().await?,
             };
             let opened = connector.open(&addresses).await?;
-            Link::establish(opened, connector.is_tls(), &connector.endpoint.authority(), shared.keepalive, tasks).await
+            let name = connector.endpoint.authority();
+            if connector.is_tls() && !opened.h2 {
+                let reason = format!(
+                    "{name} does not offer HTTP/2 over TLS, which gRPC needs; for OTLP/HTTP use the `otlp_http` exporter"
+                );
+                return Err(ConnectError::Protocol { reason });
+            }
+            Link::establish(opened, &name, shared.keepalive, tasks).await
         };
         match opened.await {
             Ok(link) => {

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection: its handshake, its driver, its pings.
+//! One HTTP/2 connection: its handshake, its driver, its pings, and requests on it. gRPC and HTTP both stand on it.
 
 use std::{
     io,
@@ -9,10 +9,12 @@ use std::{
     },
 };
 
+use bytes::BytesMut;
 use h2::{
     Ping,
     client::{Connection, SendRequest},
 };
+use http::{HeaderMap, Request, response};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -21,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::transport::client::{
+use super::{
     ConnectError, Keepalive, Message,
     connect::{Io, Opened},
 };
@@ -50,8 +52,26 @@ struct Pulse {
     reason: Mutex<Option<String>>,
 }
 
+/// An answer.
+pub(super) struct Exchange {
+    pub(super) head: response::Parts,
+    pub(super) body: BytesMut,
+    /// The body was longer than was read; then the trailers are unknown.
+    pub(super) cut: bool,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+/// No answer.
+pub(super) struct Broken {
+    /// The peer has not looked at the request: sending it again cannot duplicate it.
+    pub(super) untouched: bool,
+    /// The connection is of no more use.
+    pub(super) connection: bool,
+    pub(super) reason: String,
+}
+
 /// Counts one call for as long as it lives.
-pub(super) struct Counted<'a>(&'a Pulse);
+struct Counted<'a>(&'a Pulse);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -63,18 +83,10 @@ impl Link {
     /// Speaks HTTP/2 on a fresh connection and spawns its driver.
     pub(super) async fn establish(
         opened: Opened,
-        tls: bool,
         name: &str,
         keepalive: Option<Keepalive>,
         tasks: &Mutex<JoinSet<()>>,
     ) -> Result<Self, ConnectError> {
-        if tls && !opened.h2 {
-            return Err(ConnectError::Protocol {
-                reason: format!(
-                    "{name} does not offer HTTP/2 over TLS, which gRPC needs; for OTLP/HTTP use the `otlp_http` exporter"
-                ),
-            });
-        }
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -93,22 +105,62 @@ impl Link {
         Ok(Self { sender, pulse, _stop: stop.drop_guard() })
     }
 
-    pub(super) fn sender(&self) -> SendRequest<Message> {
-        self.sender.clone()
-    }
-
     pub(super) fn is_open(&self) -> bool {
         !self.pulse.closed.load(Ordering::Acquire)
     }
 
-    pub(super) fn begin(&self) -> Counted<'_> {
+    /// Sends a request and reads its answer, at most `answer_bytes_max` of the body.
+    pub(super) async fn exchange(
+        &self,
+        request: Request<()>,
+        message: Message,
+        answer_bytes_max: usize,
+    ) -> Result<Exchange, Broken> {
+        let _counted = self.begin();
+        let untouched = |error: h2::Error| Broken { untouched: true, connection: true, reason: self.why(&error) };
+        let broken = |error: h2::Error| Broken {
+            untouched: is_untouched(&error),
+            connection: !error.is_reset(),
+            reason: self.why(&error),
+        };
+        let mut sender = self.sender.clone().ready().await.map_err(untouched)?;
+        let (response, mut stream) = sender.send_request(request, false).map_err(untouched)?;
+        // All of it is handed over: h2 sends as the peer's windows allow, and what it holds is shared, not copied. An error here comes back as
+        // the answer's; and a peer may answer before it has read everything.
+        drop(stream.send_data(message, true));
+        let (head, mut incoming) = response.await.map_err(broken)?.into_parts();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = incoming.data().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                // The answer was complete before the peer stopped reading.
+                Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => break,
+                Err(error) => return Err(broken(error)),
+            };
+            // Refused only when the stream is over, and then there is nothing left to release.
+            drop(incoming.flow_control().release_capacity(chunk.len()));
+            if body.len() + chunk.len() > answer_bytes_max {
+                body.extend_from_slice(chunk.get(..answer_bytes_max - body.len()).unwrap_or_default());
+                return Ok(Exchange { head, body, cut: true, trailers: None });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let trailers = match incoming.trailers().await {
+            Ok(trailers) => trailers,
+            Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => None,
+            Err(error) => return Err(broken(error)),
+        };
+        Ok(Exchange { head, body, cut: false, trailers })
+    }
+
+    fn begin(&self) -> Counted<'_> {
         self.pulse.streams.fetch_add(1, Ordering::Relaxed);
         self.pulse.begun.notify_one();
         Counted(&self.pulse)
     }
 
     /// What broke, in words.
-    pub(super) fn why(&self, error: &h2::Error) -> String {
+    fn why(&self, error: &h2::Error) -> String {
         let known = self.pulse.reason.lock().clone();
         known.unwrap_or_else(|| {
             if error.reason() == Some(h2::Reason::FRAME_SIZE_ERROR) && error.is_library() {
@@ -117,6 +169,14 @@ impl Link {
                 error.to_string()
             }
         })
+    }
+}
+
+fn is_untouched(error: &h2::Error) -> bool {
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => error.is_reset() && error.is_remote(),
+        Some(h2::Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
+        _ => false,
     }
 }
 

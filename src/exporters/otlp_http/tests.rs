@@ -1,0 +1,1 @@
+//! Each over a socket.

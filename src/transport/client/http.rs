@@ -1,0 +1,291 @@
+//! HTTP requests over a small pool of connections: HTTP/1.1, and HTTP/2 where TLS agrees on it.
+//!
+//! Redirects are not followed: an answer must not choose where telemetry goes.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use ::http::{
+    HeaderMap, Request, Uri,
+    header::{self, HeaderValue},
+    response,
+};
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{ConnectError, Connector, Keepalive, Message, connect::Opened, grpc::CallError, link::Link};
+
+/// Most of an answer that is read.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Largest head of an HTTP/1.1 answer.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Attempts on fresh connections when a kept one turns out to be closed.
+const SENDS_MAX: usize = 3;
+
+/// An answer; `cut` when the body was longer than what was read.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub cut: bool,
+}
+
+/// How connections are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    pub idle_max: usize,
+    pub idle_timeout: Duration,
+    pub keepalive: Option<Keepalive>,
+}
+
+/// Requests to one host.
+pub struct Client {
+    connector: Connector,
+    keeping: Keeping,
+    pool: Mutex<Pool>,
+    /// One caller at a time opens a connection that may turn out to be HTTP/2, which the others then share.
+    opening: tokio::sync::Mutex<()>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<(http1::SendRequest<Whole>, Instant)>,
+    shared: Option<Arc<Link>>,
+}
+
+enum Connection {
+    One(http1::SendRequest<Whole>),
+    Two(Arc<Link>),
+}
+
+impl Client {
+    pub fn new(connector: Connector, keeping: Keeping) -> Self {
+        Self {
+            connector,
+            keeping,
+            pool: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            tasks: Mutex::new(JoinSet::new()),
+        }
+    }
+
+    pub fn name(&self) -> String {
+        self.connector.endpoint.authority()
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.connector.is_tls()
+    }
+
+    /// Drops all connections.
+    pub fn reconnect(&self) {
+        *self.pool.lock() = Pool::default();
+    }
+
+    /// A POST. `uri` is absolute; `headers` hold everything but `Content-Length`. Dropping the future closes or resets.
+    pub async fn post(&self, uri: &Uri, headers: &HeaderMap, message: Message) -> Result<Answer, CallError> {
+        let mut sends = 0;
+        loop {
+            sends += 1;
+            let (again, reason) = match self.connection().await? {
+                Connection::One(sender) => match self.on_one(sender, uri, headers, &message).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failed) => failed,
+                },
+                Connection::Two(link) => match on_two(&link, uri, headers, &message).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(broken) => {
+                        if broken.untouched || broken.connection {
+                            self.pool.lock().shared = None;
+                        }
+                        (broken.untouched, broken.reason)
+                    }
+                },
+            };
+            if !again || sends >= SENDS_MAX {
+                return Err(CallError::Broken { name: self.name(), reason });
+            }
+        }
+    }
+
+    fn kept(&self) -> Option<Connection> {
+        let mut pool = self.pool.lock();
+        if let Some(link) = pool.shared.take_if(|link| !link.is_open()) {
+            drop(link);
+        }
+        if let Some(link) = &pool.shared {
+            return Some(Connection::Two(link.clone()));
+        }
+        let timeout = self.keeping.idle_timeout;
+        pool.idle.retain(|(sender, since)| !sender.is_closed() && (timeout.is_zero() || since.elapsed() < timeout));
+        // The one used last: the others get old and go.
+        let ready = pool.idle.iter().rposition(|(sender, _)| sender.is_ready())?;
+        Some(Connection::One(pool.idle.swap_remove(ready).0))
+    }
+
+    async fn connection(&self) -> Result<Connection, ConnectError> {
+        if let Some(kept) = self.kept() {
+            return Ok(kept);
+        }
+        let alone = if self.connector.is_tls() { Some(self.opening.lock().await) } else { None };
+        if alone.is_some()
+            && let Some(kept) = self.kept()
+        {
+            return Ok(kept);
+        }
+        let addresses = self.connector.addresses().await?;
+        let opened = self.connector.open(&addresses).await?;
+        if opened.h2 {
+            let link = Link::establish(opened, &self.name(), self.keeping.keepalive, &self.tasks).await?;
+            let link = Arc::new(link);
+            self.pool.lock().shared = Some(link.clone());
+            return Ok(Connection::Two(link));
+        }
+        drop(alone);
+        self.first_version(opened).await.map(Connection::One)
+    }
+
+    async fn first_version(&self, opened: Opened) -> Result<http1::SendRequest<Whole>, ConnectError> {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(opened.io))
+            .await
+            .map_err(|error| ConnectError::Network { name: self.name(), reason: error.to_string() })?;
+        let mut tasks = self.tasks.lock();
+        // Finished connections are collected here, so that the set stays as small as what runs.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            // What broke it is told to the request that was on it.
+            drop(connection.await);
+        });
+        Ok(sender)
+    }
+
+    /// Fails with whether it can be sent again without a duplicate, and why.
+    async fn on_one(
+        &self,
+        mut sender: http1::SendRequest<Whole>,
+        uri: &Uri,
+        headers: &HeaderMap,
+        message: &Message,
+    ) -> Result<Answer, (bool, String)> {
+        let mut request = Request::new(Whole(Some(message.clone())));
+        *request.method_mut() = ::http::Method::POST;
+        *request.headers_mut() = headers.clone();
+        if let Some(proxy) = self.connector.forwarding_proxy() {
+            *request.uri_mut() = uri.clone();
+            if let Some(value) = proxy.authorization.as_deref().and_then(|value| HeaderValue::from_str(value).ok()) {
+                request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
+            }
+        } else {
+            let path = uri.path_and_query().map_or("/", |path| path.as_str());
+            *request.uri_mut() = Uri::try_from(path).map_err(|error| (false, error.to_string()))?;
+        }
+        if !headers.contains_key(header::HOST)
+            && let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        sender.ready().await.map_err(|error| (true, error.to_string()))?;
+        let response = sender.try_send_request(request).await.map_err(|mut failed| {
+            let unsent = failed.take_message().is_some();
+            (unsent, because(failed.error()))
+        })?;
+        let (head, body) = response.into_parts();
+        let (body, cut, whole) = read(body).await;
+        // A connection with bytes left in it is of no use to the next request.
+        if whole && self.keeping.idle_max > 0 && !sender.is_closed() {
+            let mut pool = self.pool.lock();
+            if pool.idle.len() >= self.keeping.idle_max {
+                pool.idle.remove(0);
+            }
+            pool.idle.push((sender, Instant::now()));
+        }
+        Ok(answer(head, body, cut))
+    }
+}
+
+async fn on_two(link: &Link, uri: &Uri, headers: &HeaderMap, message: &Message) -> Result<Answer, super::link::Broken> {
+    let mut request = Request::new(());
+    *request.method_mut() = ::http::Method::POST;
+    *request.uri_mut() = uri.clone();
+    *request.version_mut() = ::http::Version::HTTP_2;
+    *request.headers_mut() = headers.clone();
+    // What `Host` says in HTTP/1.1 is `:authority` here.
+    if let Some(host) = request.headers_mut().remove(header::HOST)
+        && let Some(uri) = with_authority(uri, &host)
+    {
+        *request.uri_mut() = uri;
+    }
+    request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(message.len()));
+    let answered = link.exchange(request, message.clone(), ANSWER_BYTES_MAX).await?;
+    Ok(answer(answered.head, answered.body, answered.cut))
+}
+
+fn with_authority(uri: &Uri, host: &HeaderValue) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(host.to_str().ok()?.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn answer(head: response::Parts, body: BytesMut, cut: bool) -> Answer {
+    Answer { status: head.status.as_u16(), headers: head.headers, body: body.freeze(), cut }
+}
+
+/// Reads an answer's body as far as the limit: the bytes, whether it was longer, and whether it ended well.
+async fn read(mut body: hyper::body::Incoming) -> (BytesMut, bool, bool) {
+    let mut out = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // A body that breaks off does not change what the status said.
+        let Ok(frame) = frame else { return (out, false, false) };
+        let Ok(data) = frame.into_data() else { continue };
+        if out.len() + data.len() > ANSWER_BYTES_MAX {
+            out.extend_from_slice(data.get(..ANSWER_BYTES_MAX - out.len()).unwrap_or_default());
+            return (out, true, false);
+        }
+        out.extend_from_slice(&data);
+    }
+    (out, false, true)
+}
+
+/// hyper's errors with what is behind them.
+fn because(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+    }
+    text
+}
+
+/// A message as one frame, so that its parts are written with one `writev`.
+struct Whole(Option<Message>);
+
+impl Body for Whole {
+    type Data = Message;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Option<Result<Frame<Message>, Infallible>>> {
+        Poll::Ready(self.get_mut().0.take().map(|message| Ok(Frame::data(message))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Message::is_empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |message| message.len() as u64))
+    }
+}
