@@ -1,0 +1,101 @@
+"""What a new user does: weir without a file, the demo, and a look at both metric pages."""
+
+import json
+import re
+import subprocess
+
+from harness import OPEN_METRICS, WEIR, get, main, port, promise, samples, total, until, weir
+
+SERVICES = ["web", "catalogue", "recommendation", "cart", "checkout", "inventory", "fraud", "payment", "shipping", "email"]
+
+
+def endpoints(node, path=()):
+    """Every address of the embedded default, by its path."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "endpoint" and isinstance(value, str):
+                yield (*path, key), value
+            else:
+                yield from endpoints(value, (*path, key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from endpoints(value, (*path, str(number)))
+
+
+def moved():
+    """The embedded default on ephemeral ports: `--set` for each address, and the new port of each old one."""
+    shown = subprocess.run([WEIR, "print-config", "--format", "json"], capture_output=True, text=True, timeout=20)
+    config = json.loads(shown.stdout)
+    sets, ports = [], {}
+    for path, address in endpoints(config):
+        host, old = address.rsplit(":", 1)
+        ports[int(old)] = new = port()
+        sets += ["--set", f"{'::'.join(path)}={host}:{new}"]
+    ports[8888] = port()
+    reader = f"[{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {ports[8888]}}}}}}}}}]"
+    return [*sets, "--set", f"service::telemetry::metrics::readers={reader}"], ports
+
+
+def demo(*arguments):
+    done = subprocess.run([WEIR, "demo", *arguments], capture_output=True, text=True, timeout=120)
+    return done, [int(number) for number in re.findall(r"accepted: (\d+) spans, (\d+) log records, (\d+) metric points", done.stdout)[-1]]
+
+
+def books(page):
+    """Consumers whose books do not balance."""
+    consumers = {}
+    for name, labels, value, _ in samples(page):
+        found = re.fullmatch(r"weir_consumer_(accepted|delivered|dropped|held)_items", name)
+        if found:
+            key = (labels["pipeline"], labels["component"], labels["signal"])
+            consumers.setdefault(key, dict.fromkeys(("accepted", "delivered", "dropped", "held"), 0))[found.group(1)] += value
+    return consumers, {k: b for k, b in consumers.items() if b["accepted"] != b["delivered"] + b["dropped"] + b["held"]}
+
+
+def check():
+    sets, ports = moved()
+    process = weir(["run", *sets])
+    grpc, http, red, health, own = (ports[number] for number in (4317, 4318, 8889, 13133, 8888))
+    for number in (grpc, http, red, health, own):
+        process.listens(number)
+    promise("health is good", get(f"http://127.0.0.1:{health}/")[0] == 200)
+    said = process.text()
+    promise("it says where to send and where to look", all(str(n) in said for n in (grpc, http, red)), said[-1500:])
+
+    sent = [0, 0, 0]
+    for protocol, flags in (("gRPC", ["--endpoint", f"http://127.0.0.1:{grpc}"]), ("HTTP", ["--http", "--endpoint", f"http://127.0.0.1:{http}"])):
+        done, counts = demo(*flags, "--rate", "100", "--duration", "4s", "--seed", "7", "--error-pct", "10")
+        promise(f"the demo is accepted over {protocol}", done.returncode == 0, done.stdout[-800:] + done.stderr[-800:])
+        sent = [a + b for a, b in zip(sent, counts)]
+
+    def page(accept=None):
+        return get(f"http://127.0.0.1:{red}/metrics", accept)[2]
+
+    families = ("traces_span_metrics_calls_total", "traces_spanmetrics_calls_total")
+    until(lambda: total(page(), families[0]) >= sent[0], 20)
+    text = page()
+    for family, label in zip(families, ("service_name", "service")):
+        missing = [name for name in SERVICES if total(text, family, **{label: name}) == 0]
+        promise(f"{family} has every service", not missing, f"missing {missing}")
+        promise(f"{family} counts every span ({sent[0]})", total(text, family) == sent[0], f"{total(text, family)}")
+    failed = total(text, families[0], service_name="web", status_code="STATUS_CODE_ERROR")
+    promise("errors are among them", failed > 0)
+    promise("received metrics are beside them", any(name.startswith("shop_orders") for name, *_ in samples(text)), text[:300])
+
+    status, headers, open_metrics = get(f"http://127.0.0.1:{red}/metrics", OPEN_METRICS)
+    promise("OpenMetrics when asked for", status == 200 and "openmetrics" in headers.get("Content-Type", ""), str(headers))
+    promise("the page ends as OpenMetrics wants", open_metrics.endswith("# EOF\n"), open_metrics[-100:])
+    exemplars = [exemplar for *_, exemplar in samples(open_metrics) if exemplar]
+    promise(f"exemplars name traces ({len(exemplars)})", exemplars and all("trace_id" in one for one in exemplars))
+
+    status, headers, text = get(f"http://127.0.0.1:{own}/metrics")
+    names = ("otelcol_receiver_accepted_spans", "otelcol_receiver_accepted_log_records", "otelcol_receiver_accepted_metric_points")
+    counted = [total(text, name) for name in names]
+    promise(f"own metrics count what was accepted {sent}", counted == sent, f"{counted}")
+    promise("own metrics show the process", total(text, "otelcol_process_memory_rss") > 1e6)
+    consumers, wrong = books(text)
+    promise(f"the books of {len(consumers)} consumers balance", consumers and not wrong, f"{wrong}")
+    promise("weir ends in order", process.stop() == 0, process.text()[-1500:])
+
+
+main(check)
