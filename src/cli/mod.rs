@@ -1,1 +1,36 @@
-//! To be filled.
+//! The command line: what was asked for, and the exit code.
+//!
+//! Exit codes: 0 done; 1 it could not start or it failed while running; 2 the command line or the configuration is wrong;
+//! 3 it stopped, and some accepted data was not delivered (the log says which).
+
+pub mod arguments;
+mod run;
+mod show;
+mod start;
+
+use std::process::ExitCode;
+
+pub use arguments::Arguments;
+
+/// It could not start, or failed while running.
+pub const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub const WRONG: u8 = 2;
+/// Stopped with undelivered data.
+pub const UNDELIVERED: u8 = 3;
+
+/// Does what the arguments say.
+pub fn execute(arguments: Arguments) -> ExitCode {
+    use arguments::Command;
+    let Arguments { command, run } = arguments;
+    match command {
+        None => run::run(&run),
+        Some(Command::Run(run)) => run::run(&run),
+        Some(Command::Validate(args)) => show::validate(&args),
+        Some(Command::Plan(args)) => show::plan(&args),
+        Some(Command::Components) => show::components(),
+        Some(Command::PrintConfig(args)) => show::print_config(&args),
+        Some(Command::Demo(args)) => run::demo(args),
+        Some(Command::Completion { shell }) => show::completion(shell),
+    }
+}

@@ -22,7 +22,7 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     pub enabled: bool,
-    /// Wait before the first retry.
+    /// Wait before the first retry; 1 s where nothing is written (a Collector: 5 s).
     pub initial_interval: GoDuration,
     /// Share of the wait that is random, 0 to 1.
     pub randomization_factor: f64,
@@ -36,7 +36,7 @@ impl Default for Retry {
     fn default() -> Self {
         Self {
             enabled: true,
-            initial_interval: GoDuration(Duration::from_secs(5)),
+            initial_interval: GoDuration(Duration::from_secs(1)),
             randomization_factor: 0.5,
             multiplier: 1.5,
             max_interval: GoDuration(Duration::from_secs(30)),

@@ -58,3 +58,5 @@ pub fn unit(name: &str) -> Option<&'static str> {
         _ => None,
     }
 }
+pub const DEAD_LETTERS: &str = "weir_dead_letters";
+pub const DEAD_LETTERS_EVICTED: &str = "weir_dead_letters_evicted";

@@ -1,3 +1,15 @@
-//! A file's pipelines → topics, consumers and the components between them.
+//! A checked file → topics and consumers → a graph of built components.
+//!
+//! In:   the tree that `config` loaded, and the tables of components.
+//! Out:  a [`Plan`] (what becomes what), and a [`Graph`] (built, connected, not started).
+//! Lost: nothing; what cannot be built is an error that names the component and its key.
 
+mod build;
+mod draw;
 pub mod file;
+mod plan;
+
+pub use build::{Entry, Failed, Graph, Read, Surroundings};
+pub use draw::Form;
+pub use file::File;
+pub use plan::{Plan, PlannedConnector, PlannedConsumer, PlannedTopic, Role, TopicKind};

@@ -1,1 +1,232 @@
-//! To be filled.
+//! Starts what a configuration says, watches it, and stops it without losing what was accepted.
+//!
+//! Start: extensions, exporters, consumers, receivers: nothing comes in before all of it can go out.
+//! Stop:  receivers answer what they are receiving and close; connectors read to the end and flush; exporters deliver what is held, for
+//!        as long as the drain timeout leaves; what is left then is counted and said.
+
+mod ingest;
+mod stages;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    component::{BuildError, Health, Shutdown, State, Task},
+    delivery::{connector, exporter},
+    door::{self, Door},
+    journal::Accounts,
+    otlp::ScanLimits,
+    pipeline::{Entry, Failed, Graph, Surroundings},
+    signal::{ComponentId, Signal},
+};
+
+use ingest::Ingest;
+pub use stages::Stages;
+
+/// Items that one consumer still held at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undelivered {
+    pub pipeline: String,
+    pub component: ComponentId,
+    pub signal: Signal,
+    pub items: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    pub undelivered: Vec<Undelivered>,
+    /// A task ended by itself, or panicked: the process must not go on with a part missing.
+    pub broken: bool,
+}
+
+/// How long receivers may take to answer what they are receiving.
+const RECEIVERS_GRACE: Duration = Duration::from_secs(5);
+
+/// Everything that runs.
+pub struct Running {
+    health: Arc<Health>,
+    stop_receivers: Shutdown,
+    stop_servers: Shutdown,
+    drain_exporters: Shutdown,
+    abort: Shutdown,
+    receivers: JoinSet<Result<(), String>>,
+    /// Pages, health checks: they answer until the end.
+    servers: JoinSet<Result<(), String>>,
+    connectors: Stages,
+    exporters: JoinSet<Undelivered>,
+    destinations: Vec<Arc<crate::delivery::Destination>>,
+    accounts: Vec<(Arc<str>, ComponentId, Signal, Accounts)>,
+}
+
+fn named(kind: &'static str, id: &ComponentId, task: Task) -> impl Future<Output = Result<(), String>> + Send + use<> {
+    let id = id.clone();
+    async move { task.await.map_err(|error| format!("{kind}::{id}: {error}")) }
+}
+
+impl Running {
+    /// Starts a graph.
+    pub async fn start(graph: Graph, around: &Surroundings) -> Result<Self, Failed> {
+        let mut running = Self {
+            health: around.health.clone(),
+            stop_receivers: Shutdown::new(),
+            stop_servers: Shutdown::new(),
+            drain_exporters: Shutdown::new(),
+            abort: Shutdown::new(),
+            receivers: JoinSet::new(),
+            servers: JoinSet::new(),
+            connectors: Stages::default(),
+            exporters: JoinSet::new(),
+            destinations: graph.exporters.clone(),
+            accounts: graph.accounts,
+        };
+        for (id, extension) in &graph.extensions.0 {
+            let started = extension.start(running.stop_servers.clone()).await;
+            let task = started.map_err(|cause| Failed { kind: "extensions", id: id.clone(), cause })?;
+            running.health.report(None, id, State::Ok);
+            if let Some(task) = task {
+                running.servers.spawn(named("extensions", id, task));
+            }
+        }
+        for destination in &graph.exporters {
+            let started = destination.exporter.start(running.stop_servers.clone()).await;
+            let task = started.map_err(|cause| Failed { kind: "exporters", id: destination.id.clone(), cause })?;
+            if let Some(task) = task {
+                running.servers.spawn(named("exporters", &destination.id, task));
+            }
+        }
+        for (consumer, destination, policy) in graph.exporter_consumers {
+            let (drain, abort) = (running.drain_exporters.clone(), running.abort.clone());
+            running.health.report(Some(&consumer.pipeline), &consumer.id, State::Ok);
+            running.exporters.spawn(async move {
+                let (pipeline, component, signal) = (consumer.pipeline.to_string(), consumer.id.clone(), consumer.signal);
+                let items = exporter::run(consumer, destination, policy, drain, abort).await;
+                Undelivered { pipeline, component, signal, items }
+            });
+        }
+        for (consumer, shared) in graph.connector_consumers {
+            running.health.report(Some(&consumer.pipeline), &consumer.id, State::Ok);
+            let (depth, abort) = (consumer.depth, running.abort.clone());
+            running.connectors.consumer(depth, |drain| connector::run(consumer, shared, drain, abort));
+        }
+        for (depth, shared) in graph.connectors {
+            running.connectors.flusher(depth, |stop| shared.run_flushes(stop));
+        }
+        for entry in graph.entries {
+            let Entry { id, source, receiver, topics } = entry;
+            let settings = door::Settings {
+                id: id.clone(),
+                source,
+                takes: [0, 1, 2].map(|signal: usize| topics.get(signal).is_some_and(Option::is_some)),
+                needs: graph.needs.clone(),
+                wants_index: graph.wants_index,
+                limits: ScanLimits::default(),
+            };
+            let append = Arc::new(Ingest { topics });
+            let inlet = Arc::new(Door::new(settings, append, graph.budget.clone(), around.clock.clone(), &around.telemetry));
+            let started = receiver.start(inlet, running.stop_receivers.clone()).await;
+            let task = started.map_err(|cause: BuildError| Failed { kind: "receivers", id: id.clone(), cause })?;
+            running.receivers.spawn(named("receivers", &id, task));
+        }
+        running.health.set_whole(State::Ok);
+        Ok(running)
+    }
+
+    /// Resolves when something ended that should not have: the message says what.
+    pub async fn broke(&mut self) -> String {
+        let server = tokio::select! {
+            Some(ended) = self.receivers.join_next() => ended,
+            Some(ended) = self.servers.join_next() => ended,
+            Some(ended) = self.exporters.join_next() => {
+                return match ended {
+                    Ok(consumer) => format!("the consumer {} in pipeline {} ended by itself", consumer.component, consumer.pipeline),
+                    Err(error) => format!("an exporter's consumer panicked: {error}"),
+                };
+            }
+            broken = self.connectors.broke() => return broken,
+            else => std::future::pending().await,
+        };
+        match server {
+            Ok(Ok(())) => "a server ended by itself".to_owned(),
+            Ok(Err(message)) => message,
+            Err(error) => format!("a server panicked: {error}"),
+        }
+    }
+
+    /// Stops in order within `drain_timeout`; `hurry` cuts it short.
+    pub async fn stop(mut self, drain_timeout: Duration, hurry: Shutdown) -> Ended {
+        let started = Instant::now();
+        let deadline = started + drain_timeout;
+        self.health.set_whole(State::Stopping);
+        self.stop_receivers.cancel();
+        let held: u64 = self.accounts.iter().map(|(_, _, _, accounts)| accounts.books().held).sum();
+        info!(
+            held_items = held,
+            drain_timeout_seconds = drain_timeout.as_secs_f64(),
+            "stopping: no new data is taken, what is held is delivered"
+        );
+        let mut ended = Ended::default();
+
+        let grace = deadline.min(started + RECEIVERS_GRACE);
+        let receivers = async { while self.receivers.join_next().await.is_some() {} };
+        if tokio::select! { done = timeout_at(grace, receivers) => done.is_err(), () = hurry.cancelled() => true } {
+            warn!("some requests were still being received and were cut off; they were not acknowledged");
+        }
+        self.receivers.shutdown().await;
+
+        let connectors = self.connectors.drain();
+        if tokio::select! { done = timeout_at(deadline, connectors) => done.is_err(), () = hurry.cancelled() => true } {
+            warn!("connectors had not read everything when time was up");
+        }
+        self.drain_exporters.cancel();
+        let mut left = Vec::new();
+        let exporters = async {
+            while let Some(done) = self.exporters.join_next().await {
+                left.push(done);
+            }
+        };
+        let cut = tokio::select! { done = timeout_at(deadline, exporters) => done.is_err(), () = hurry.cancelled() => true };
+        if cut {
+            self.abort.cancel();
+            while let Some(done) = self.exporters.join_next().await {
+                left.push(done);
+            }
+        }
+        for done in left {
+            match done {
+                Ok(undelivered) if undelivered.items == 0 => {}
+                Ok(undelivered) => {
+                    error!(
+                        exporter = %undelivered.component,
+                        pipeline = undelivered.pipeline,
+                        signal = %undelivered.signal,
+                        items = undelivered.items,
+                        "not delivered before the end: these items were accepted and are lost with this process"
+                    );
+                    ended.undelivered.push(undelivered);
+                }
+                Err(error) => {
+                    error!(%error, "an exporter's consumer panicked");
+                    ended.broken = true;
+                }
+            }
+        }
+        for destination in &self.destinations {
+            if timeout_at(deadline.max(Instant::now() + Duration::from_secs(1)), destination.exporter.finish()).await.is_err() {
+                warn!(exporter = %destination.id, "the exporter did not finish in time");
+            }
+        }
+        self.stop_servers.cancel();
+        let servers = async { while self.servers.join_next().await.is_some() {} };
+        drop(timeout_at(Instant::now() + Duration::from_secs(1), servers).await);
+        self.servers.shutdown().await;
+        self.health.set_whole(State::Stopped);
+        info!(seconds = started.elapsed().as_secs_f64(), "stopped");
+        ended
+    }
+}

@@ -1,0 +1,122 @@
+//! Commands and flags.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::GoDuration;
+
+/// Receives OpenTelemetry, measures it, passes all of it on.
+///
+/// Without a command it runs. Without a configuration it takes OTLP on 127.0.0.1:4317 (gRPC) and :4318 (HTTP), shows request rates,
+/// errors and durations on http://127.0.0.1:8889/metrics, and forwards to wherever --forward says.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, args_conflicts_with_subcommands = true, propagate_version = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the pipelines (the same as no command).
+    Run(RunArgs),
+    /// Check a configuration and say what is wrong, old, or without effect.
+    Validate(ValidateArgs),
+    /// Draw what a configuration becomes: topics, consumers, exporters.
+    Plan(PlanArgs),
+    /// List the components there are, as YAML.
+    Components,
+    /// Print the configuration as it is after merging, secrets redacted.
+    #[command(alias = "print-initial-config")]
+    PrintConfig(PrintConfigArgs),
+    /// Send the telemetry of an emulated shop, made by the official SDK.
+    Demo(crate::demo::DemoArgs),
+    /// Print a completion script.
+    Completion { shell: clap_complete::Shell },
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// A file, or file:…, env:…, yaml:…; given several times they are merged, later ones win.
+    #[arg(long = "config", short = 'c', value_name = "URI", env = "WEIR_CONFIG", value_delimiter = None)]
+    pub config: Vec<String>,
+    /// Sets one value after all files: `exporters::otlp::endpoint=host:4317` (dots work too).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Passes everything on to an OTLP backend: `host:4317` and grpc://… by gRPC, http://…:4318 by HTTP. Repeatable.
+    #[arg(long, value_name = "URL", env = "WEIR_FORWARD", value_delimiter = ',')]
+    pub forward: Vec<String>,
+    /// A header for what --forward sends: `Authorization=Bearer …`. Repeatable.
+    #[arg(long, value_name = "NAME=VALUE", env = "WEIR_FORWARD_HEADER", hide_env_values = true, value_delimiter = ',')]
+    pub forward_header: Vec<String>,
+    /// Where accepted data lies until it is delivered. This version has `memory`.
+    #[arg(long, value_name = "MODE", env = "WEIR_JOURNAL")]
+    pub journal: Option<String>,
+    /// The Collector's feature gates: accepted, without effect.
+    #[arg(long, value_name = "GATES", hide = true)]
+    pub feature_gates: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How long a stop may take to deliver what is held.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "WEIR_DRAIN_TIMEOUT")]
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ValidateArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// A file to check (as --config).
+    #[arg(value_name = "FILE")]
+    pub file: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(long, value_enum, default_value_t = PlanForm::Text)]
+    pub format: PlanForm,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PlanForm {
+    Text,
+    Dot,
+    Mermaid,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PrintConfigArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(long, value_enum, default_value_t = ConfigForm::Yaml)]
+    pub format: ConfigForm,
+    /// Print secrets too.
+    #[arg(long, value_enum, default_value_t = Mode::Redacted)]
+    pub mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ConfigForm {
+    Yaml,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    Redacted,
+    Unredacted,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    GoDuration::parse(text).ok_or_else(|| "expected a duration such as 500ms, 30s or 2m".to_owned())
+}

@@ -1,0 +1,225 @@
+//! `weir run`: loads, starts, says where to send and where to look, and stops on a signal.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    FAILED, UNDELIVERED, WRONG,
+    arguments::RunArgs,
+    start::{self, Checked},
+};
+use crate::{
+    component::{Clock, Health, Shutdown, State},
+    config::{Level, Node, Value},
+    internal_telemetry::{self, Telemetry, serve_page},
+    pipeline::Surroundings,
+    service::{Ended, Running},
+};
+
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let checked = match load(args) {
+        Ok(checked) => checked,
+        Err(code) => return code,
+    };
+    let Some(runtime) = runtime() else { return ExitCode::from(FAILED) };
+    let code = runtime.block_on(serve(*checked, args.drain_timeout));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+pub(super) fn demo(args: crate::demo::DemoArgs) -> ExitCode {
+    let Some(runtime) = runtime() else { return ExitCode::from(FAILED) };
+    match runtime.block_on(crate::demo::run(args, &mut io::stdout())) {
+        Ok(totals) if totals.complete() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(UNDELIVERED),
+        Err(error) => {
+            say(&format!("weir demo: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn runtime() -> Option<Runtime> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .inspect_err(|error| say(&format!("weir: the runtime does not start: {error}")))
+        .ok()
+}
+
+/// To a person at the terminal; a closed stderr is no reason to stop.
+pub(super) fn say(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// Loads and checks, and draws what was found.
+fn load(args: &RunArgs) -> Result<Box<Checked>, ExitCode> {
+    let loaded = start::load_inputs(&args.config).map_err(|error| {
+        say(&format!("weir: {error}"));
+        ExitCode::from(WRONG)
+    })?;
+    match start::check(loaded) {
+        Ok(checked) => {
+            let mut found = checked.loaded.found.clone();
+            let ineffective = found.found.iter().filter(|found| found.level == Level::Ineffective).count();
+            found.found.retain(|found| found.level == Level::Warning);
+            start::show(&found, &checked.loaded);
+            if ineffective > 0 {
+                say(&format!(
+                    "weir: {ineffective} keys have no effect here; `weir validate` lists them and says what happens instead"
+                ));
+            }
+            Ok(checked)
+        }
+        Err(loaded) => {
+            let mut found = loaded.found.clone();
+            found.found.retain(|found| found.level != Level::Ineffective);
+            start::show(&found, &loaded);
+            Err(ExitCode::from(WRONG))
+        }
+    }
+}
+
+async fn serve(checked: Checked, drain_timeout: Duration) -> ExitCode {
+    let (telemetry, health, clock) = (Telemetry::default(), Arc::new(Health::default()), Clock::system());
+    let own = match internal_telemetry::start(&checked.telemetry, &telemetry, clock.clone()) {
+        Ok(own) => own,
+        Err(error) => {
+            say(&format!("weir: service::telemetry: {error}"));
+            return ExitCode::from(WRONG);
+        }
+    };
+    telemetry.watch_process();
+    let ended = match begin(checked, telemetry, health, clock, &own, drain_timeout).await {
+        Ok(ended) => ended,
+        Err(message) => {
+            error!("{message}");
+            own.finish().await;
+            return ExitCode::from(FAILED);
+        }
+    };
+    own.finish().await;
+    if ended.broken {
+        ExitCode::from(FAILED)
+    } else if ended.undelivered.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(UNDELIVERED)
+    }
+}
+
+async fn begin(
+    checked: Checked,
+    telemetry: Telemetry,
+    health: Arc<Health>,
+    clock: Clock,
+    own: &internal_telemetry::OwnExport,
+    drain_timeout: Duration,
+) -> Result<Ended, String> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let lines = greeting(&checked);
+    let Checked { plan, read, telemetry: settings, file, .. } = checked;
+    let around = Surroundings {
+        telemetry: telemetry.clone(),
+        health: health.clone(),
+        clock: clock.clone(),
+        lag_bytes: file.journal.max_lag.map(|size| size.0),
+    };
+    let graph = read.build(&plan, &around).map_err(|error| error.to_string())?;
+    let stop_pages = Shutdown::new();
+    let mut pages = tokio::task::JoinSet::new();
+    let mut own_page = None;
+    if let Some(reader) = settings.page() {
+        let key = "service::telemetry::metrics::readers";
+        let (addresses, task) = serve_page(reader, key, telemetry.clone(), settings.identity.clone(), stop_pages.clone())
+            .await
+            .map_err(|error| error.to_string())?;
+        own_page = addresses.first().copied();
+        pages.spawn(task);
+    }
+    if let Some(task) = own.task(stop_pages.clone()) {
+        pages.spawn(task);
+    }
+    let mut running = Running::start(graph, &around).await.map_err(|error| error.to_string())?;
+    info!(version = env!("CARGO_PKG_VERSION"), own_metrics = own_page.map(|at| format!("http://{at}/metrics")), "weir is ready");
+    for line in lines {
+        info!("{line}");
+    }
+    let broke = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        broken = running.broke() => Some(broken),
+    };
+    if let Some(broken) = &broke {
+        error!(reason = broken, "a part of weir ended: stopping the rest in order");
+        health.set_whole(State::Fatal(broken.clone()));
+    }
+    let hurry = Shutdown::new();
+    let stopping = running.stop(drain_timeout, hurry.clone());
+    let mut stopping = std::pin::pin!(stopping);
+    let mut ended = loop {
+        tokio::select! {
+            ended = &mut stopping => break ended,
+            _ = interrupt.recv() => warn!("a second signal: stopping now"),
+            _ = terminate.recv() => warn!("a second signal: stopping now"),
+        }
+        hurry.cancel();
+    };
+    ended.broken |= broke.is_some();
+    stop_pages.cancel();
+    drop(tokio::time::timeout(Duration::from_secs(1), async { while pages.join_next().await.is_some() {} }).await);
+    Ok(ended)
+}
+
+/// Where to send, where to look, how to scrape and forward.
+fn greeting(checked: &Checked) -> Vec<String> {
+    let endpoint = |node: &Node, path: &str, default: &str| match &node.nearest(path).value {
+        Value::String(text) => text.to_string(),
+        _ => default.to_owned(),
+    };
+    let mut lines = Vec::new();
+    for declared in checked.file.receivers.iter().filter(|declared| declared.id.type_name() == "otlp") {
+        if !checked.plan.receivers.contains(&declared.id) {
+            continue;
+        }
+        let protocols = declared.node.nearest("protocols");
+        let mut ways = Vec::new();
+        if protocols.get("grpc").is_some() {
+            ways.push(format!("{} (gRPC)", endpoint(&declared.node, "protocols::grpc::endpoint", "localhost:4317")));
+        }
+        if protocols.get("http").is_some() {
+            ways.push(format!("http://{} (HTTP)", endpoint(&declared.node, "protocols::http::endpoint", "localhost:4318")));
+        }
+        lines.push(format!("send OTLP to {}", ways.join(" or ")));
+    }
+    for declared in checked.file.exporters.iter().filter(|declared| declared.id.type_name() == "prometheus") {
+        if checked.plan.exporters.contains(&declared.id) {
+            let at = endpoint(&declared.node, "endpoint", "");
+            lines.push(format!("look at http://{at}/metrics; `weir scrape-config` prints the Prometheus job for it"));
+        }
+    }
+    let onward: Vec<&str> = checked
+        .plan
+        .exporters
+        .iter()
+        .filter(|id| !matches!(id.type_name(), "prometheus" | "nop" | "debug"))
+        .map(crate::signal::ComponentId::as_str)
+        .collect();
+    if onward.is_empty() {
+        lines.push("nothing is forwarded; `weir --forward host:4317` sends all three signals on".to_owned());
+    } else {
+        lines.push(format!("forwarding to {}", onward.join(", ")));
+    }
+    lines
+}

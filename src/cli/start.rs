@@ -1,0 +1,213 @@
+//! Arguments → a checked configuration: the embedded default or the files named, with what `--forward` adds.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal},
+};
+
+use super::arguments::ConfigArgs;
+use crate::{
+    component::Tables,
+    config::{Diagnostics, Input, Loaded, Machine, draw, load},
+    connectors::CONNECTORS,
+    exporters::EXPORTERS,
+    extensions::EXTENSIONS,
+    internal_telemetry::TelemetrySettings,
+    pipeline::{File, Plan, Read},
+    processors::PROCESSORS,
+    receivers::RECEIVERS,
+};
+
+/// Every component there is.
+pub(super) const TABLES: Tables =
+    Tables { receivers: RECEIVERS, processors: PROCESSORS, connectors: CONNECTORS, exporters: EXPORTERS, extensions: EXTENSIONS };
+
+/// A configuration that was loaded and checked.
+pub(super) struct Checked {
+    pub(super) loaded: Loaded,
+    pub(super) file: File,
+    pub(super) plan: Plan,
+    pub(super) read: Read,
+    pub(super) telemetry: TelemetrySettings,
+}
+
+/// What a person gave on the command line was wrong; the text says what, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("--forward: {0}")]
+    Forward(String),
+    #[error(
+        "--forward adds to the embedded default; with a configuration of your own, add an exporter to it (or unset WEIR_FORWARD)"
+    )]
+    ForwardWithFile,
+}
+
+/// One `--forward`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    grpc: bool,
+    insecure: bool,
+    endpoint: String,
+}
+
+impl Target {
+    /// `host:4317`, `grpc://host:4317`, `grpcs://host:4317`, `http://host:4318`, `https://host`. Port 4317 is gRPC by convention.
+    fn parse(url: &str) -> Result<Self, StartError> {
+        let wrong =
+            || StartError::Forward(format!("`{url}` is not host:port, grpc://host:port, http://host:port or https://host"));
+        let (scheme, rest) = url.split_once("://").unwrap_or(("grpc", url));
+        let authority = rest.split('/').next().unwrap_or_default();
+        if authority.is_empty() || rest.contains(char::is_whitespace) {
+            return Err(wrong());
+        }
+        let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        match scheme {
+            "grpc" | "grpcs" => {
+                let endpoint = if port.is_some() { authority.to_owned() } else { format!("{authority}:4317") };
+                Ok(Self { grpc: true, insecure: scheme == "grpc", endpoint })
+            }
+            "http" | "https" if port == Some(4317) && rest.trim_end_matches('/') == authority => {
+                Ok(Self { grpc: true, insecure: scheme == "http", endpoint: authority.to_owned() })
+            }
+            "http" | "https" => {
+                Ok(Self { grpc: false, insecure: scheme == "http", endpoint: url.trim_end_matches('/').to_owned() })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// What runs without a file.
+pub(super) const DEFAULT: &str = include_str!("default.yaml");
+
+/// What `--forward` adds to the default, as a configuration of its own that is merged over it.
+fn forwarding(args: &ConfigArgs) -> Result<String, StartError> {
+    let targets =
+        args.forward.iter().filter(|url| !url.is_empty()).map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+    if targets.is_empty() {
+        return Ok(String::new());
+    }
+    let mut headers = String::new();
+    for header in &args.forward_header {
+        let Some((name, value)) = header.split_once('=') else {
+            return Err(StartError::Forward(format!("the header `{}` is not NAME=VALUE", header.escape_debug())));
+        };
+        let separator = if headers.is_empty() { "" } else { ", " };
+        write!(headers, "{separator}{}: {}", quoted(name.trim()), quoted(value.trim()))
+            .expect("writing to a string does not fail");
+    }
+    let mut exporters = String::new();
+    let mut ids = Vec::new();
+    for (target, number) in targets.iter().zip(1..) {
+        let kind = if target.grpc { "otlp_grpc" } else { "otlp_http" };
+        let id = if number == 1 { format!("{kind}/forward") } else { format!("{kind}/forward{number}") };
+        let tls = if target.insecure { ", tls: {insecure: true}" } else { "" };
+        writeln!(exporters, "  {id}: {{endpoint: {}{tls}, headers: {{{headers}}}}}", quoted(&target.endpoint))
+            .expect("writing to a string does not fail");
+        ids.push(id);
+    }
+    let ids = ids.join(", ");
+    Ok(format!(
+        "exporters:\n{exporters}service:\n  pipelines:\n    traces: {{receivers: [otlp], exporters: [span_metrics, {ids}]}}\n    \
+         metrics/forward: {{receivers: [otlp], exporters: [{ids}]}}\n    logs: {{receivers: [otlp], exporters: [{ids}]}}\n"
+    ))
+}
+
+/// A YAML string; `$` is doubled so that nothing is expanded.
+fn quoted(text: &str) -> String {
+    let text = text.replace('$', "$$");
+    serde_json::Value::String(text).to_string()
+}
+
+/// What is to be loaded.
+pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
+    let mut inputs = Vec::new();
+    if args.config.is_empty() {
+        inputs.push(Input::Text { name: "the embedded default".to_owned(), text: DEFAULT.to_owned() });
+        let forward = forwarding(args)?;
+        if !forward.is_empty() {
+            inputs.push(Input::Text { name: "--forward".to_owned(), text: forward });
+        }
+    } else {
+        if args.forward.iter().any(|url| !url.is_empty()) {
+            return Err(StartError::ForwardWithFile);
+        }
+        inputs.extend(args.config.iter().cloned().map(Input::Uri));
+    }
+    inputs.extend(args.set.iter().cloned().map(Input::Set));
+    if let Some(mode) = &args.journal {
+        inputs.push(Input::Text { name: "--journal".to_owned(), text: format!("journal: {{mode: {}}}", quoted(mode)) });
+    }
+    Ok(inputs)
+}
+
+/// Loads and checks. Whatever is found stands in `loaded.found`; `Err` when it does not load.
+pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
+    let mut found = std::mem::take(&mut loaded.found);
+    let file = File::check(&loaded.node, &TABLES, &mut found);
+    let checked = file.map(|file| {
+        let plan = Plan::of(&file, &TABLES);
+        let read = Read::of(&file, &plan, &TABLES, &mut found);
+        let telemetry = TelemetrySettings::read(file.telemetry.as_ref().unwrap_or(&crate::config::Node::null()), &mut found);
+        (file, plan, read, telemetry)
+    });
+    let wrong = found.has_errors();
+    loaded.found = found;
+    match checked {
+        Some((file, plan, read, telemetry)) if !wrong => Ok(Box::new(Checked { loaded, file, plan, read, telemetry })),
+        _ => Err(Box::new(loaded)),
+    }
+}
+
+/// Loads what the arguments name.
+pub(super) fn load_inputs(args: &ConfigArgs) -> Result<Loaded, StartError> {
+    Ok(load(&inputs(args)?, &Machine))
+}
+
+/// Draws diagnostics to stderr.
+pub(super) fn show(found: &Diagnostics, loaded: &Loaded) {
+    let mut err = io::stderr().lock();
+    let colour = err.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // Nobody is left to be told when stderr is closed.
+    drop(draw(found, &loaded.sources, &mut err, colour));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forward_url_says_protocol_and_security() {
+        let parse = |url| Target::parse(url).map(|t| (t.grpc, t.insecure, t.endpoint)).ok();
+        let grpc = |insecure, endpoint: &str| Some((true, insecure, endpoint.to_owned()));
+        let http = |insecure, endpoint: &str| Some((false, insecure, endpoint.to_owned()));
+        assert_eq!(parse("backend:4317"), grpc(true, "backend:4317"));
+        assert_eq!(parse("grpc://backend"), grpc(true, "backend:4317"));
+        assert_eq!(parse("grpcs://backend:443"), grpc(false, "backend:443"));
+        assert_eq!(parse("http://localhost:4317"), grpc(true, "localhost:4317"));
+        assert_eq!(parse("http://localhost:4318/"), http(true, "http://localhost:4318"));
+        assert_eq!(parse("https://otlp.example/api"), http(false, "https://otlp.example/api"));
+        assert_eq!(parse("ftp://x"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn the_default_and_what_forward_adds_are_valid() {
+        for forward in [vec![], vec!["a:4317"], vec!["a:4317", "http://b:4318"]] {
+            let args = ConfigArgs {
+                forward: forward.iter().map(ToString::to_string).collect(),
+                forward_header: vec!["Authorization=Bearer $x\": {".to_owned()],
+                ..ConfigArgs::default()
+            };
+            let checked = check(load_inputs(&args).unwrap()).map_err(|loaded| loaded.found).unwrap();
+            assert!(checked.loaded.found.found.is_empty(), "{:?}", checked.loaded.found);
+            assert_eq!(checked.plan.exporters.len(), if forward.is_empty() { 2 } else { 1 + forward.len() });
+        }
+    }
+
+    #[test]
+    fn forward_does_not_mix_with_a_file() {
+        let args = ConfigArgs { config: vec!["x.yaml".to_owned()], forward: vec!["a:1".to_owned()], ..ConfigArgs::default() };
+        assert!(matches!(inputs(&args), Err(StartError::ForwardWithFile)));
+    }
+}

@@ -1,0 +1,378 @@
+//! What a driver owes: each item is accounted for once, whatever the destination answers.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::*;
+use crate::{
+    component::{Clock, Exporter, Health, Outcome, Request, RetryCause, Shutdown},
+    internal_telemetry::Telemetry,
+    journal::{Accounts, Appending, DropReason, MemoryShard, NewRecord, SourceId, Sources, Subscriber, Topic, TopicId},
+    otlp::wire::{put_bytes_always, put_message},
+    signal::{Batch, ComponentId, Context, Signal, UnixNanos},
+};
+
+/// Answers by a script, then with `Delivered`; keeps what it was given.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<VecDeque<Answer>>,
+    /// Decides by the request, where set.
+    judge: Option<fn(&Request) -> Outcome>,
+    requests: Mutex<Vec<Request>>,
+    reconnects: AtomicU64,
+    /// How long an attempt takes.
+    takes: Duration,
+}
+
+enum Answer {
+    Now(Outcome),
+    Never,
+}
+
+impl Exporter for Scripted {
+    fn export(&self, request: Request) -> BoxFuture<'_, Outcome> {
+        let answer = self.answers.lock().pop_front();
+        let judged = self.judge.map(|judge| judge(&request));
+        self.requests.lock().push(request);
+        Box::pin(async move {
+            tokio::time::sleep(self.takes).await;
+            match answer {
+                Some(Answer::Now(outcome)) => outcome,
+                Some(Answer::Never) => std::future::pending().await,
+                None => judged.unwrap_or(Outcome::DELIVERED),
+            }
+        })
+    }
+
+    fn reconnect(&self) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Rig {
+    topic: Arc<Topic>,
+    exporter: Arc<Scripted>,
+    destination: Arc<Destination>,
+    accounts: Accounts,
+    drain: Shutdown,
+    abort: Shutdown,
+    task: JoinHandle<u64>,
+}
+
+fn policy() -> Policy {
+    Policy::of(&Settings { timeout: Some(Duration::from_secs(5)), ..Settings::default() }, None, 1 << 30)
+}
+
+/// A driver over two shards.
+#[expect(clippy::disallowed_methods, reason = "the rig owns the task and awaits it")]
+fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
+    let topic = Arc::new(Topic::new(TopicId(0), "traces".to_owned(), Signal::Traces, 2, |number, room| {
+        Arc::new(MemoryShard::new(TopicId(0), number, 8 << 20, room))
+    }));
+    let cursor = topic.cursor(&Subscriber {
+        name: "traces → test".into(),
+        sources: Sources::of([SourceId(0)]),
+        bound: policy.bound,
+        on_overflow: policy.on_overflow,
+    });
+    let telemetry = Telemetry::default();
+    let exporter = Arc::new(exporter);
+    let destination = Arc::new(Destination {
+        id: ComponentId::parse("test").unwrap(),
+        exporter: exporter.clone(),
+        breaker: Breaker::default(),
+        metrics: telemetry.exporter("test"),
+        dead_letters: Arc::new(DeadLetters::new(&telemetry)),
+        health: Arc::new(Health::default()),
+        splits_by_context,
+        clock: Clock::new(|| UnixNanos(1_000_000_000)),
+    });
+    let accounts = cursor.accounts();
+    let consumer = Consumer {
+        pipeline: "traces".into(),
+        id: destination.id.clone(),
+        signal: Signal::Traces,
+        cursor,
+        chain: Arc::new(Chain::new(Vec::new(), 1)),
+        depth: 0,
+    };
+    let (drain, abort) = (Shutdown::new(), Shutdown::new());
+    let task = tokio::spawn(super::exporter::run(consumer, destination.clone(), policy, drain.clone(), abort.clone()));
+    Rig { topic, exporter, destination, accounts, drain, abort, task }
+}
+
+/// A traces request of so many spans.
+fn spans(items: u64) -> Bytes {
+    let mut out = Vec::new();
+    put_message(&mut out, 1, |resource_spans| {
+        put_message(resource_spans, 2, |scope_spans| {
+            for n in 1..=items {
+                put_message(scope_spans, 2, |span| {
+                    put_bytes_always(span, 1, &[1; 16]);
+                    put_bytes_always(span, 2, &n.to_be_bytes());
+                });
+            }
+        });
+    });
+    out.into()
+}
+
+impl Rig {
+    fn put(&self, shard: usize, items: u64) {
+        self.put_with(shard, items, Context::default());
+    }
+
+    fn put_with(&self, shard: usize, items: u64, context: Context) {
+        let batch = Batch { signal: Signal::Traces, payload: spans(items), items, context: Arc::new(context), index: None };
+        let new = NewRecord { source: SourceId(0), received: UnixNanos(1_000_000_000), batch, derived_from: None };
+        assert!(matches!(self.topic.append_now(shard, new), Ok(Appending::Done { .. })));
+    }
+
+    /// Lets the driver finish; returns the items it gave up, and the requests that were made.
+    async fn finish(self) -> (u64, Vec<Request>, crate::journal::Books) {
+        self.drain.cancel();
+        let given_up = self.task.await.unwrap();
+        let books = self.accounts.books();
+        assert!(books.balance(), "{books:?}");
+        let requests = self.exporter.requests.lock().clone();
+        (given_up, requests, books)
+    }
+}
+
+fn retry(after: Option<u64>) -> Answer {
+    Answer::Now(Outcome::Retry { reason: "busy".to_owned(), after: after.map(Duration::from_secs), cause: RetryCause::Passing })
+}
+
+#[tokio::test(start_paused = true)]
+async fn delivers_what_two_shards_hold() {
+    let rig = rig(Scripted::default(), policy(), false);
+    for n in 0..20 {
+        rig.put(n % 2, 3);
+    }
+    let (given_up, requests, books) = rig.finish().await;
+    assert_eq!((given_up, books.delivered, books.held), (0, 60, 0));
+    assert_eq!(requests.iter().map(|r| r.items).sum::<u64>(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_requests_are_joined_while_one_is_under_way() {
+    let rig = rig(Scripted { takes: Duration::from_millis(100), ..Scripted::default() }, policy(), false);
+    for _ in 0..50 {
+        rig.put(0, 1);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!(books.delivered, 50);
+    assert!(requests.len() <= 4, "{} requests", requests.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_fails_is_retried_until_it_works() {
+    let answers = (0..20).map(|_| retry(None)).collect::<Vec<_>>();
+    let rig = rig(Scripted { answers: Mutex::new(answers.into()), ..Scripted::default() }, policy(), false);
+    let started = Instant::now();
+    rig.put(0, 7);
+    tokio::task::yield_now().await;
+    let (given_up, _, books) = rig.finish().await;
+    assert_eq!((given_up, books.delivered), (0, 7));
+    // 1, 1.5, 2.25 … up to 30 s, each half to one and a half of it.
+    assert!(started.elapsed() > Duration::from_mins(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_hint_is_honoured_up_to_the_longest_interval() {
+    let rig = rig(
+        Scripted { answers: Mutex::new([retry(Some(20)), retry(Some(1_000_000))].into()), ..Scripted::default() },
+        policy(),
+        false,
+    );
+    let started = Instant::now();
+    rig.put(0, 1);
+    let (_, _, books) = rig.finish().await;
+    assert_eq!(books.delivered, 1);
+    let took = started.elapsed();
+    assert!(took >= Duration::from_secs(50) && took < Duration::from_secs(66), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_destination_fails_one_attempt_at_a_time_probes_it() {
+    let mut policy = policy();
+    policy.request_items_max = 1;
+    policy.flying_max = 100;
+    let down = Scripted {
+        judge: Some(|_| Outcome::Retry { reason: "down".into(), after: None, cause: RetryCause::Passing }),
+        ..Scripted::default()
+    };
+    let rig = rig(down, policy, false);
+    for n in 0..50 {
+        rig.put(n % 2, 1);
+    }
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let attempts = rig.exporter.requests.lock().len();
+    // 50 at first, at once; then one at each probe.
+    assert!(attempts < 50 + 15, "{attempts} attempts");
+    rig.abort.cancel();
+    let (given_up, _, books) = rig.finish().await;
+    assert_eq!((given_up, books.dropped[DropReason::Shutdown as usize]), (50, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_part_is_counted_and_the_rest_is_delivered() {
+    let partial = Answer::Now(Outcome::Partial { rejected: 2, message: "bad ids".to_owned() });
+    let rig = rig(Scripted { answers: Mutex::new([partial].into()), ..Scripted::default() }, policy(), false);
+    rig.put(0, 5);
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize], requests.len()), (3, 2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_poisonous_record_does_not_take_its_neighbours_along() {
+    let judge = |request: &Request| {
+        if request.parts.iter().any(|part| part.items == 13) {
+            Outcome::Rejected { message: "13 is not taken".to_owned() }
+        } else {
+            Outcome::DELIVERED
+        }
+    };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
+    for items in [1, 2, 13, 4, 5] {
+        rig.put(0, items);
+    }
+    let letters = rig.destination.dead_letters.clone();
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (12, 13));
+    assert_eq!(letters.letters().iter().map(|letter| letter.batch.items).collect::<Vec<_>>(), [13]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_is_split_until_it_fits() {
+    let judge = |request: &Request| {
+        if request.items > 10 { Outcome::TooLarge { message: "10 at most".to_owned(), limit: None } } else { Outcome::DELIVERED }
+    };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
+    rig.put(0, 33);
+    rig.put(1, 8);
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.held), (41, 0));
+    assert_eq!(requests.iter().filter(|r| r.items <= 10).map(|r| r.items).sum::<u64>(), 41);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_item_that_is_too_large_goes_to_the_dead_letters() {
+    let judge = |_: &Request| Outcome::TooLarge { message: "no".to_owned(), limit: None };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
+    rig.put(0, 3);
+    let letters = rig.destination.dead_letters.clone();
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.dropped[DropReason::Rejected as usize], letters.letters().len()), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_has_more_items_than_was_written() {
+    let mut policy = policy();
+    policy.request_items_max = 10;
+    let rig = rig(Scripted::default(), policy, false);
+    rig.put(0, 25);
+    rig.put(0, 4);
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!(books.delivered, 29);
+    assert_eq!(requests.iter().map(|r| r.items).collect::<Vec<_>>(), [10, 10, 5, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_waits_for_its_size_or_its_time() {
+    let wish =
+        BatchWish { send_batch_size: 10, send_batch_max_size: 0, timeout: Duration::from_millis(200), splits_by_context: false };
+    let policy = Policy::of(&Settings::default(), Some(wish), 1 << 30);
+    let rig = rig(Scripted::default(), policy, false);
+    let started = Instant::now();
+    rig.put(0, 4);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(rig.exporter.requests.lock().is_empty());
+    rig.put(0, 6);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(rig.exporter.requests.lock().iter().map(|r| r.items).collect::<Vec<_>>(), [10]);
+    assert!(started.elapsed() < Duration::from_millis(100));
+    rig.put(0, 1);
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert_eq!(rig.exporter.requests.lock().len(), 2);
+    rig.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_written_max_elapsed_time_lets_data_expire() {
+    let mut policy = policy();
+    policy.retry.elapsed_max = Some(Duration::from_mins(1));
+    let judge = |_: &Request| Outcome::Retry { reason: "down".to_owned(), after: None, cause: RetryCause::Passing };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy, false);
+    rig.put(0, 3);
+    let (given_up, _, books) = rig.finish().await;
+    assert_eq!((given_up, books.dropped[DropReason::Expired as usize]), (0, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_without_the_signal_is_told_apart() {
+    let judge = |_: &Request| Outcome::Unsupported { message: "unknown service".to_owned() };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
+    rig.put(0, 3);
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!((books.dropped[DropReason::Unsupported as usize], requests.len()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_timeouts_in_a_row_open_connections_afresh() {
+    let rig =
+        rig(Scripted { answers: Mutex::new([Answer::Never, Answer::Never].into()), ..Scripted::default() }, policy(), false);
+    rig.put(0, 1);
+    let exporter = rig.exporter.clone();
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, exporter.reconnects.load(Ordering::Relaxed)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn contexts_are_kept_apart_where_the_exporter_asks_for_it() {
+    let tenant = |name: &str| Context { metadata: vec![("tenant".into(), vec![name.into()])], ..Context::default() };
+    for (apart, requests_expected) in [(true, 3), (false, 1)] {
+        let rig = rig(Scripted::default(), policy(), apart);
+        for name in ["a", "a", "b", "a"] {
+            rig.put_with(0, 1, tenant(name));
+        }
+        let (_, requests, _) = rig.finish().await;
+        assert_eq!(requests.len(), requests_expected, "apart: {apart}");
+        if apart {
+            assert!(requests.iter().all(|r| r.parts.iter().all(|part| part.context == r.context())));
+        }
+    }
+}
+
+#[test]
+fn what_a_person_wrote_keeps_its_meaning() {
+    let queue = |queue: Queue| Policy::of(&Settings { queue: Some(queue), ..Settings::default() }, None, 64);
+    assert_eq!(queue(Queue { queue_size: Some(1000), ..Queue::default() }).bound.records, 1000);
+    assert_eq!(queue(Queue { queue_size: Some(9), sizer: Some(Sizer::Items), ..Queue::default() }).bound.items, 9);
+    assert_eq!(queue(Queue { enabled: false, ..Queue::default() }).on_overflow, crate::journal::OnOverflow::HoldDoor);
+    assert_eq!(queue(Queue { block_on_overflow: true, ..Queue::default() }).on_overflow, crate::journal::OnOverflow::HoldDoor);
+    assert_eq!(queue(Queue { num_consumers: Some(3), ..Queue::default() }).flying_max, 3);
+    assert_eq!(policy().retry.elapsed_max, None);
+}
+
+#[test]
+fn backoff_grows_to_its_bound_and_jitters() {
+    let policy = policy();
+    assert_eq!(policy.backoff(1, 0.5), Duration::from_secs(1));
+    assert_eq!(policy.backoff(3, 0.5), Duration::from_secs_f64(2.25));
+    assert_eq!(policy.backoff(1000, 0.5), Duration::from_secs(30));
+    assert_eq!(policy.backoff(1, 0.0), Duration::from_millis(500));
+    assert_eq!(policy.backoff(1, 1.0), Duration::from_millis(1500));
+}

@@ -1,0 +1,400 @@
+//! A plan → topics, cursors and built components, ready to be started.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::{
+    file::{Declared, File},
+    plan::{Plan, PlannedConsumer, Role, TopicKind},
+};
+use crate::{
+    component::{
+        BuildContext, BuildError, BuiltProcessor, Clock, ConnectorUse, Extensions, Health, ReadyConnector, ReadyExporter,
+        ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Tables,
+    },
+    config::Diagnostics,
+    delivery::{BatchWish, Breaker, Chain, Consumer, DeadLetters, Destination, Policy, SharedConnector, Stage},
+    door::Budget,
+    internal_telemetry::{self, Samples, Telemetry},
+    journal::{
+        Accounts, Cursor, DropReason, LagBound, MemoryShard, OnOverflow, SourceId, Sources, Subscriber, Topic, TopicId, Waker,
+    },
+    signal::{ComponentId, ContextNeeds, Signal},
+};
+
+/// A component's settings could not be turned into a running half.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}::{id}: {cause}")]
+pub struct Failed {
+    pub kind: &'static str,
+    pub id: ComponentId,
+    #[source]
+    pub cause: BuildError,
+}
+
+/// What the parts are built with.
+pub struct Surroundings {
+    pub telemetry: Telemetry,
+    pub health: Arc<Health>,
+    pub clock: Clock,
+    /// `journal::max_lag`, where written.
+    pub lag_bytes: Option<u64>,
+}
+
+/// The settings of everything a plan uses, read and checked.
+pub struct Read {
+    receivers: BTreeMap<ComponentId, ReadyReceiver>,
+    /// Processors are built once a pipeline.
+    processors: BTreeMap<(String, ComponentId), ReadyProcessor>,
+    connectors: BTreeMap<ComponentId, ReadyConnector>,
+    exporters: BTreeMap<ComponentId, ReadyExporter>,
+    extensions: Vec<(ComponentId, ReadyExtension)>,
+}
+
+/// A receiver with the topics it feeds.
+pub struct Entry {
+    pub id: ComponentId,
+    pub source: SourceId,
+    pub receiver: Box<dyn Receiver>,
+    /// Indexed by signal; `None` where no pipeline takes the signal from it.
+    pub topics: [Option<Arc<Topic>>; 3],
+}
+
+/// Everything of a configuration, built and connected, nothing started.
+pub struct Graph {
+    pub extensions: Arc<Extensions>,
+    pub entries: Vec<Entry>,
+    pub exporters: Vec<Arc<Destination>>,
+    pub exporter_consumers: Vec<(Consumer, Arc<Destination>, Policy)>,
+    pub connector_consumers: Vec<(Consumer, Arc<SharedConnector>)>,
+    /// With the depth of each.
+    pub connectors: Vec<(usize, Arc<SharedConnector>)>,
+    pub needs: ContextNeeds,
+    /// Whether some consumer reads the index of spans.
+    pub wants_index: bool,
+    /// What the door may hold.
+    pub budget: Arc<Budget>,
+    /// (pipeline, component, signal) and its accounts.
+    pub accounts: Vec<(Arc<str>, ComponentId, Signal, Accounts)>,
+}
+
+fn declared<'f>(list: &'f [Declared], id: &ComponentId) -> Option<&'f Declared> {
+    list.iter().find(|declared| declared.id == *id)
+}
+
+impl Read {
+    /// Reads the settings of what the plan uses; every problem goes to `found`.
+    pub fn of(file: &File, plan: &Plan, tables: &Tables, found: &mut Diagnostics) -> Self {
+        let mut read = Self {
+            receivers: BTreeMap::new(),
+            processors: BTreeMap::new(),
+            connectors: BTreeMap::new(),
+            exporters: BTreeMap::new(),
+            extensions: Vec::new(),
+        };
+        for id in &plan.receivers {
+            let Some(declared) = declared(&file.receivers, id) else { continue };
+            let Some(factory) = tables.receivers.get(declared.factory) else { continue };
+            read.receivers.insert(id.clone(), (factory.read)(&declared.node, found));
+        }
+        for pipeline in &file.pipelines {
+            for reference in &pipeline.processors {
+                let Some(declared) = declared(&file.processors, &reference.id) else { continue };
+                let Some(factory) = tables.processors.get(declared.factory) else { continue };
+                // A processor of several pipelines is read once for each; its problems are told once.
+                let again = read.processors.keys().any(|(_, id)| *id == reference.id);
+                let mut silent = Diagnostics::default();
+                let ready = (factory.read)(&declared.node, if again { &mut silent } else { &mut *found });
+                read.processors.insert((pipeline.id.clone(), reference.id.clone()), ready);
+            }
+        }
+        for planned in &plan.connectors {
+            let Some(declared) = declared(&file.connectors, &planned.id) else { continue };
+            let Some(factory) = tables.connectors.get(declared.factory) else { continue };
+            read.connectors.insert(planned.id.clone(), (factory.read)(&declared.node, found));
+        }
+        for id in &plan.exporters {
+            let Some(declared) = declared(&file.exporters, id) else { continue };
+            let Some(factory) = tables.exporters.get(declared.factory) else { continue };
+            read.exporters.insert(id.clone(), (factory.read)(&declared.node, found));
+        }
+        for reference in &file.service_extensions {
+            let Some(declared) = declared(&file.extensions, &reference.id) else { continue };
+            let Some(factory) = tables.extensions.get(declared.factory) else { continue };
+            read.extensions.push((reference.id.clone(), (factory.read)(&declared.node, found)));
+        }
+        read
+    }
+
+    /// Everything that some component reads of a request's context.
+    fn needs(&self) -> ContextNeeds {
+        let mut needs = ContextNeeds::default();
+        for ready in self.processors.values() {
+            needs.merge(&ready.needs);
+        }
+        for ready in self.connectors.values() {
+            needs.merge(&ready.needs);
+        }
+        for ready in self.exporters.values() {
+            needs.merge(&ready.needs);
+            for key in
+                ready.delivery.queue.iter().filter_map(|queue| queue.batch.get()).flat_map(|batch| &batch.partition.metadata_keys)
+            {
+                needs.metadata.insert(key.to_ascii_lowercase());
+            }
+        }
+        for (_, ready) in &self.extensions {
+            needs.merge(&ready.needs);
+        }
+        needs
+    }
+
+    /// Builds and connects.
+    pub fn build(mut self, plan: &Plan, around: &Surroundings) -> Result<Graph, Failed> {
+        let needs = self.needs();
+        let wants_index = self.connectors.values().any(|ready| ready.wants_index);
+        let context = |id: &ComponentId, extensions: &Arc<Extensions>| BuildContext {
+            id: id.clone(),
+            telemetry: around.telemetry.clone(),
+            health: around.health.clone(),
+            extensions: extensions.clone(),
+            clock: around.clock.clone(),
+        };
+        let failed = |kind, id: &ComponentId| {
+            let id = id.clone();
+            move |cause| Failed { kind, id, cause }
+        };
+
+        // Extensions first, in their order: an authenticator may be asked for by whatever comes after it.
+        let mut extensions = Arc::new(Extensions::default());
+        for (id, ready) in std::mem::take(&mut self.extensions) {
+            let built = (ready.build)(context(&id, &extensions)).map_err(failed("extensions", &id))?;
+            let mut known = extensions.0.clone();
+            known.push((id, built));
+            extensions = Arc::new(Extensions(known));
+        }
+
+        let signals: BTreeMap<&str, Signal> =
+            plan.consumers.iter().map(|consumer| (consumer.pipeline.as_str(), consumer.signal)).collect();
+        let mut processors = BTreeMap::new();
+        let mut wishes = Vec::new();
+        for ((pipeline, id), ready) in std::mem::take(&mut self.processors) {
+            let Some(signal) = signals.get(pipeline.as_str()) else { continue };
+            match (ready.build)(context(&id, &extensions), *signal).map_err(failed("processors", &id))? {
+                BuiltProcessor::Budget(wish) => wishes.push(wish),
+                built => {
+                    processors.insert((pipeline, id), built);
+                }
+            }
+        }
+        let budget = Budget::of_wishes(&wishes);
+        let memory_bytes = budget.bytes() as u64;
+
+        let mut sources: Vec<ComponentId> = plan.receivers.clone();
+        sources.extend(plan.connectors.iter().map(|planned| planned.id.clone()));
+        let source = |id: &ComponentId| {
+            let at = sources.iter().position(|known| known == id).unwrap_or(usize::MAX);
+            SourceId(u16::try_from(at).unwrap_or(u16::MAX))
+        };
+        let pace = (memory_bytes / 16).min(PACE_BYTES);
+        let topics: Vec<Arc<Topic>> = (0_u16..)
+            .zip(&plan.topics)
+            .map(|(number, planned)| {
+                let id = TopicId(number);
+                let topic = Topic::new(id, planned.name.clone(), planned.signal, 1, |shard, room| {
+                    Arc::new(MemoryShard::new(id, shard, pace, room))
+                });
+                Arc::new(topic)
+            })
+            .collect();
+
+        let dead_letters = Arc::new(DeadLetters::new(&around.telemetry));
+        let mut exporters: Vec<Arc<Destination>> = Vec::new();
+        let mut settings = BTreeMap::new();
+        for id in &plan.exporters {
+            let Some(ready) = self.exporters.remove(id) else { continue };
+            let exporter = (ready.build)(context(id, &extensions)).map_err(failed("exporters", id))?;
+            settings.insert(id.clone(), ready.delivery);
+            exporters.push(Arc::new(Destination {
+                id: id.clone(),
+                exporter,
+                breaker: Breaker::default(),
+                metrics: around.telemetry.exporter(id.as_str()),
+                dead_letters: dead_letters.clone(),
+                health: around.health.clone(),
+                splits_by_context: ready.splits_by_context,
+                clock: around.clock.clone(),
+            }));
+        }
+
+        let mut connectors: Vec<(ComponentId, Arc<SharedConnector>)> = Vec::new();
+        for planned in &plan.connectors {
+            let Some(ready) = self.connectors.remove(&planned.id) else { continue };
+            let wanted = ConnectorUse { derives: !planned.derives.is_empty(), renders: planned.renders };
+            let built = (ready.build)(context(&planned.id, &extensions), wanted).map_err(failed("connectors", &planned.id))?;
+            if let Some(page) = &built.page {
+                let renders = |exporter: &&Arc<Destination>| {
+                    plan.consumers
+                        .iter()
+                        .any(|consumer| consumer.component == exporter.id && consumer.renders.contains(&planned.id))
+                };
+                for exporter in exporters.iter().filter(renders) {
+                    exporter.exporter.add_page(page.clone());
+                }
+            }
+            let kind = TopicKind::Derived(planned.id.clone());
+            let outputs =
+                plan.topics.iter().zip(&topics).filter(|(topic, _)| topic.kind == kind).map(|(_, topic)| topic.clone()).collect();
+            let shared = SharedConnector {
+                connector: Mutex::new(built.connector),
+                source: source(&planned.id),
+                outputs,
+                clock: around.clock.clone(),
+                flush_interval: built.flush_interval,
+            };
+            connectors.push((planned.id.clone(), Arc::new(shared)));
+        }
+
+        let mut graph = Graph {
+            extensions: extensions.clone(),
+            entries: Vec::new(),
+            exporters,
+            exporter_consumers: Vec::new(),
+            connector_consumers: Vec::new(),
+            connectors: connectors
+                .iter()
+                .map(|(id, shared)| {
+                    (plan.connectors.iter().find(|planned| planned.id == *id).map_or(0, |planned| planned.depth), shared.clone())
+                })
+                .collect(),
+            needs,
+            wants_index,
+            budget,
+            accounts: Vec::new(),
+        };
+
+        // Bounds in memory: half of the budget for what a consumer has not read, so that a dead backend leaves room for the others.
+        let lag_bytes = around.lag_bytes.unwrap_or(memory_bytes / 2);
+        let mut chains: BTreeMap<String, (Arc<Chain>, Option<BatchWish>)> = BTreeMap::new();
+        for planned in &plan.consumers {
+            if !chains.contains_key(&planned.pipeline) {
+                let mut stages = Vec::new();
+                let mut batching = None;
+                for id in &planned.processors {
+                    match processors.remove(&(planned.pipeline.clone(), id.clone())) {
+                        Some(BuiltProcessor::Stage(processor)) => {
+                            let metrics = around.telemetry.processor(id.as_str(), planned.signal);
+                            stages.push(Stage { processor, metrics });
+                        }
+                        Some(BuiltProcessor::Batching(wish)) => batching = Some(wish),
+                        Some(BuiltProcessor::Budget(_)) | None => {}
+                    }
+                }
+                let consumers = plan.consumers.iter().filter(|consumer| consumer.pipeline == planned.pipeline).count();
+                chains.insert(planned.pipeline.clone(), (Arc::new(Chain::new(stages, consumers)), batching));
+            }
+            let Some((chain, batching)) = chains.get(&planned.pipeline) else { continue };
+            let policy = match planned.role {
+                Role::Exporter => Policy::of(
+                    settings.get(&planned.component).unwrap_or(&crate::delivery::Settings::default()),
+                    *batching,
+                    lag_bytes,
+                ),
+                Role::Connector => {
+                    let mut policy = Policy::of(&crate::delivery::Settings::default(), None, lag_bytes);
+                    policy.on_overflow = OnOverflow::HoldDoor;
+                    policy
+                }
+            };
+            let consumer =
+                subscribe(planned, &topics, &source, policy.bound, policy.on_overflow, chain.clone(), plan.depth(planned));
+            graph.accounts.push((consumer.pipeline.clone(), consumer.id.clone(), consumer.signal, consumer.cursor.accounts()));
+            match planned.role {
+                Role::Exporter => {
+                    if let Some(destination) = graph.exporters.iter().find(|exporter| exporter.id == planned.component) {
+                        graph.exporter_consumers.push((consumer, destination.clone(), policy));
+                    }
+                }
+                Role::Connector => {
+                    if let Some((_, shared)) = connectors.iter().find(|(id, _)| *id == planned.component) {
+                        graph.connector_consumers.push((consumer, shared.clone()));
+                    }
+                }
+            }
+        }
+
+        for id in &plan.receivers {
+            let Some(ready) = self.receivers.remove(id) else { continue };
+            let receiver = (ready.build)(context(id, &extensions)).map_err(failed("receivers", id))?;
+            let topics = Signal::ALL.map(|signal| {
+                let fits = |planned: &&super::plan::PlannedTopic| {
+                    planned.kind == TopicKind::Ingest && planned.signal == signal && planned.sources.contains(id)
+                };
+                let at = plan.topics.iter().position(|planned| fits(&planned))?;
+                topics.get(at).cloned()
+            });
+            graph.entries.push(Entry { id: id.clone(), source: source(id), receiver, topics });
+        }
+        graph.show_books(&around.telemetry);
+        Ok(graph)
+    }
+}
+
+/// Unread bytes of a moving consumer at which the door slows down.
+const PACE_BYTES: u64 = 8 << 20;
+
+fn subscribe(
+    planned: &PlannedConsumer,
+    topics: &[Arc<Topic>],
+    source: &impl Fn(&ComponentId) -> SourceId,
+    bound: LagBound,
+    on_overflow: OnOverflow,
+    chain: Arc<Chain>,
+    depth: usize,
+) -> Consumer {
+    let waker = Arc::new(Waker::default());
+    let mut places = Vec::new();
+    for (topic, sources) in &planned.reads {
+        let Some(topic) = topics.get(*topic) else { continue };
+        let subscriber = Subscriber {
+            name: format!("{} in pipeline {}", planned.component, planned.pipeline).into(),
+            sources: Sources::of(sources.iter().map(source)),
+            bound,
+            on_overflow,
+        };
+        places.extend(topic.subscribe(&subscriber, &waker));
+    }
+    Consumer {
+        pipeline: planned.pipeline.as_str().into(),
+        id: planned.component.clone(),
+        signal: planned.signal,
+        cursor: Cursor::new(places, waker),
+        chain,
+        depth,
+    }
+}
+
+impl Graph {
+    /// The books of every consumer, on our own page.
+    fn show_books(&self, telemetry: &Telemetry) {
+        let accounts = self.accounts.clone();
+        telemetry.on_scrape(move |samples: &mut Samples| {
+            for (pipeline, id, signal, accounts) in &accounts {
+                let books = accounts.books();
+                let dropped =
+                    DropReason::ALL.map(|reason| (reason.as_str(), books.dropped.get(reason as usize).copied().unwrap_or(0)));
+                samples.books(&internal_telemetry::Books {
+                    pipeline,
+                    component: id.as_str(),
+                    signal: signal.as_str(),
+                    accepted: books.accepted,
+                    delivered: books.delivered,
+                    dropped: &dropped,
+                    held_items: books.held,
+                    held_bytes: books.held_bytes,
+                });
+            }
+        });
+    }
+}
