@@ -32,6 +32,15 @@ pub struct Loaded {
 
 /// Reads, merges and expands. Every problem of every source is in `found`.
 pub fn load(inputs: &[Input], environment: &dyn Environment) -> Loaded {
+    load_some(inputs, environment, true)
+}
+
+/// As [`load`], with every `${…}` left as it was written: for a file that is to be printed as a file again.
+pub fn load_unexpanded(inputs: &[Input], environment: &dyn Environment) -> Loaded {
+    load_some(inputs, environment, false)
+}
+
+fn load_some(inputs: &[Input], environment: &dyn Environment, expands: bool) -> Loaded {
     let mut loading = Loading { environment, sources: Sources::default(), found: Diagnostics::default() };
     let mut whole = Node { value: Value::Map(Vec::new()), origin: Origin::default(), text: None };
     // `--set` wins over every `--config`, wherever it stands.
@@ -42,7 +51,7 @@ pub fn load(inputs: &[Input], environment: &dyn Environment) -> Loaded {
             merge(&mut whole, node);
         }
     }
-    let expanded = split_paths(expand(whole, environment, &mut loading.found));
+    let expanded = if expands { split_paths(expand(whole, environment, &mut loading.found)) } else { whole };
     let mut node = match expanded.value {
         Value::Map(_) => expanded,
         _ => Node { value: Value::Map(Vec::new()), ..expanded },

@@ -23,9 +23,9 @@ mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use draw::{draw, to_json};
-pub use dump::{DumpFormat, DumpMode, REDACTED, dump};
+pub use dump::{Form, REDACTED, Secrets, dump};
 pub use environment::{Environment, Machine};
-pub use load::{Input, Loaded, load};
+pub use load::{Input, Loaded, load, load_unexpanded};
 pub use node::{Node, Origin, Value};
 pub use read::{read, read2, read3};
 pub use sources::{Place, Source, Sources};

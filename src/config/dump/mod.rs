@@ -18,31 +18,30 @@ use super::{Node, Value, scalar};
 pub const REDACTED: &str = "[REDACTED]";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DumpMode {
+pub enum Secrets {
     Redacted,
-    /// Secrets too.
-    Unredacted,
+    Shown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DumpFormat {
+pub enum Form {
     Yaml,
     Json,
 }
 
 /// The whole tree as text that ends with a line break. YAML that was dumped unredacted loads as the same tree.
-pub fn dump(node: &Node, mode: DumpMode, format: DumpFormat) -> String {
+pub fn dump(node: &Node, form: Form, secrets: Secrets) -> String {
     let redacted;
-    let node = match mode {
-        DumpMode::Unredacted => node,
-        DumpMode::Redacted => {
+    let node = match secrets {
+        Secrets::Shown => node,
+        Secrets::Redacted => {
             redacted = redact(node, Secrecy::Open);
             &redacted
         }
     };
     let mut out = String::new();
-    match format {
-        DumpFormat::Yaml => match &node.value {
+    match form {
+        Form::Yaml => match &node.value {
             Value::Map(entries) if !entries.is_empty() => map(entries, 0, &mut out),
             Value::List(items) if !items.is_empty() => list(items, 0, &mut out),
             _ => {
@@ -50,7 +49,7 @@ pub fn dump(node: &Node, mode: DumpMode, format: DumpFormat) -> String {
                 out.push('\n');
             }
         },
-        DumpFormat::Json => {
+        Form::Json => {
             json(node, 0, &mut out);
             out.push('\n');
         }

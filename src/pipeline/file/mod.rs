@@ -8,6 +8,7 @@ mod journal;
 mod sections;
 mod self_scrape;
 mod service;
+mod unsupported;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::{
 pub use journal::{Journal, JournalMode};
 pub use sections::Declared;
 use sections::Sections;
+pub use unsupported::{LeftOut, migrate, strip};
 
 /// A component named in a pipeline or in `service::extensions`, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,31 +92,30 @@ impl File {
             telemetry: service.telemetry,
             journal,
         };
-        file.read_unused(tables, found);
+        // What is unused is not started, but a wrong key in it is still a wrong key.
+        file.read_settings(tables, false, found);
         matches!(node.value, Value::Map(_)).then_some(file)
     }
 
-    /// What is declared and unused is not started, but a wrong key in it is still a wrong key.
-    fn read_unused(&self, tables: &Tables, found: &mut Diagnostics) {
-        let used = |id: &ComponentId, lists: fn(&PipelineEntry) -> [&Vec<Reference>; 2]| {
+    /// Reads the settings of every component that is used (or of every one that is not), for what is wrong with them.
+    pub fn read_settings(&self, tables: &Tables, used: bool, found: &mut Diagnostics) {
+        let in_pipelines = |id: &ComponentId, lists: fn(&PipelineEntry) -> [&Vec<Reference>; 2]| {
             self.pipelines.iter().any(|pipeline| lists(pipeline).into_iter().flatten().any(|reference| reference.id == *id))
         };
-        for declared in self.receivers.iter().filter(|declared| !used(&declared.id, |p| [&p.receivers, &p.receivers])) {
+        for declared in self.receivers.iter().filter(|it| in_pipelines(&it.id, |p| [&p.receivers, &p.receivers]) == used) {
             tables.receivers.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
         }
-        for declared in self.processors.iter().filter(|declared| !used(&declared.id, |p| [&p.processors, &p.processors])) {
+        for declared in self.processors.iter().filter(|it| in_pipelines(&it.id, |p| [&p.processors, &p.processors]) == used) {
             tables.processors.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
         }
-        for declared in self.connectors.iter().filter(|declared| !used(&declared.id, |p| [&p.exporters, &p.receivers])) {
+        for declared in self.connectors.iter().filter(|it| in_pipelines(&it.id, |p| [&p.exporters, &p.receivers]) == used) {
             tables.connectors.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
         }
-        for declared in self.exporters.iter().filter(|declared| !used(&declared.id, |p| [&p.exporters, &p.exporters])) {
+        for declared in self.exporters.iter().filter(|it| in_pipelines(&it.id, |p| [&p.exporters, &p.exporters]) == used) {
             tables.exporters.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
         }
-        for declared in &self.extensions {
-            if !self.service_extensions.iter().any(|reference| reference.id == declared.id) {
-                tables.extensions.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
-            }
+        for declared in self.extensions.iter().filter(|it| self.service_extensions.iter().any(|one| one.id == it.id) == used) {
+            tables.extensions.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
         }
     }
 }

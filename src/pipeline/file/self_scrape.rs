@@ -67,7 +67,8 @@ fn own_port(node: &Node) -> i64 {
         .unwrap_or_else(|| i64::from(OWN_PORT))
 }
 
-/// Whether every target of every job is this machine's `port`, and there is one.
+/// Whether every target of every job is this machine's `port`, and there is one. Behind a job that is called after the Collector the
+/// host may be any: in a container it is the pod's address or the service's name.
 fn scrapes_only(settings: &Node, port: i64) -> bool {
     let Some(jobs) = settings.get("config").and_then(|config| config.get("scrape_configs")) else { return false };
     let mut targets = 0;
@@ -77,11 +78,13 @@ fn scrapes_only(settings: &Node, port: i64) -> bool {
         if discovers {
             return false;
         }
+        let name = job.get("job_name").and_then(Node::word).map_or("", |word| word);
+        let is_collectors = name.contains("collector") || name.contains("otelcol");
         for target in groups.items().iter().filter_map(|group| group.get("targets")).flat_map(Node::items) {
             targets += 1;
             let Some((host, number)) = target.word().and_then(|word| word.rsplit_once(':')) else { return false };
             let is_here = matches!(host, "localhost" | "127.0.0.1" | "0.0.0.0" | "[::1]" | "[::]" | "");
-            if !is_here || number.parse::<i64>() != Ok(port) {
+            if !(is_here || is_collectors) || number.parse::<i64>() != Ok(port) {
                 return false;
             }
         }
