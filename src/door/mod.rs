@@ -7,6 +7,7 @@
 //! Lost: nothing that was answered OK. A body that was refused is its sender's to keep.
 
 mod budget;
+pub mod inflate;
 mod newcomers;
 pub mod status;
 

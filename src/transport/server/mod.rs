@@ -7,6 +7,9 @@
 
 mod accept;
 mod connection;
+mod gate;
+pub mod grpc;
+pub mod health;
 mod io;
 mod listen;
 mod notice;
@@ -16,17 +19,21 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
+pub use gate::{Gate, Origin};
 pub use notice::Once;
 pub use settings::{
     Auth, Cors, EnforcementPolicy, GrpcServerSettings, HttpServerSettings, Keepalive, KeepaliveParameters, Middleware,
 };
 
 use crate::{
-    component::{BuildError, Shutdown, Task},
+    component::{AuthError, BuildError, Extensions, Shutdown, Task},
     transport::tls::server::ServerTls,
 };
 use accept::Caps;
@@ -66,13 +73,28 @@ pub struct Bound {
     listeners: Vec<Listener>,
     shared: Shared,
     caps: Caps,
+    /// `auth` as the block has it: whoever serves has to say who checks.
+    wants_auth: bool,
+    gate: Option<Gate>,
+    http: Option<HttpServerSettings>,
 }
 
 impl Bound {
     /// Opens the sockets of an HTTP block and reads its certificates. `key` names the endpoint in errors:
     /// `receivers::otlp::protocols::http::endpoint`.
     pub async fn bind(settings: &HttpServerSettings, key: &str) -> Result<Self, BuildError> {
-        Self::open(settings.into(), key).await
+        let mut bound = Self::open(settings.into(), key).await?;
+        bound.wants_auth = settings.auth.get().is_some();
+        bound.http = Some(settings.clone());
+        Ok(bound)
+    }
+
+    /// Checks credentials of every request with the authenticator that the block names, where it names one.
+    pub fn authenticate(mut self, extensions: &Extensions) -> Result<Self, BuildError> {
+        if let Some(settings) = &self.http {
+            self.gate = Some(Gate::of_http(settings, extensions)?);
+        }
+        Ok(self)
     }
 
     /// As [`Bound::bind`], for a gRPC block.
@@ -94,16 +116,22 @@ impl Bound {
                 "listening beyond this machine without TLS: whoever can reach the port can read and write; add `tls` under {block} or listen on localhost"
             );
         }
-        Ok(Self { listeners, shared: Shared::new(key, listen.limits, tls), caps: Caps::default() })
+        let shared = Shared::new(key, listen.limits, tls);
+        Ok(Self { listeners, shared, caps: Caps::default(), wants_auth: false, gate: None, http: None })
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(Listener::address).collect()
     }
 
-    /// Serves until `shutdown`, then finishes what is being answered.
-    pub fn serve(self, service: Arc<dyn HttpService>, shutdown: Shutdown) -> Task {
-        self.serve_with(Arc::new(Boxed(service)), shutdown)
+    /// Serves until `shutdown`, then finishes what is being answered. What the block says about CORS, credentials and headers of answers is
+    /// done here; where it asks for credentials and [`Bound::authenticate`] was not called, every request is refused.
+    pub fn serve(mut self, service: Arc<dyn HttpService>, shutdown: Shutdown) -> Task {
+        let gate = self.gate.take().or_else(|| {
+            let settings = self.http.take().filter(|_| !self.wants_auth)?;
+            Gate::of_http(&settings, &Extensions::default()).ok()
+        });
+        self.serve_with(Arc::new(Boxed { service, gate }), shutdown)
     }
 
     /// As [`Bound::serve`], with nothing boxed a request.
@@ -115,7 +143,11 @@ impl Bound {
     }
 }
 
-struct Boxed(Arc<dyn HttpService>);
+struct Boxed {
+    service: Arc<dyn HttpService>,
+    /// `None`: credentials are asked for and nobody checks them.
+    gate: Option<Gate>,
+}
 
 impl Handler for Boxed {
     type Body = Body;
@@ -125,8 +157,41 @@ impl Handler for Boxed {
         request: Request<Incoming>,
         link: Arc<Link>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
-        self.0.clone().call(request, link.peer)
+        async move {
+            let Some(gate) = &self.gate else { return short(StatusCode::UNAUTHORIZED, "nobody checks credentials here") };
+            if gate.is_open() {
+                return self.service.clone().call(request, link.peer).await;
+            }
+            let origin = gate.origin(request.headers());
+            let mut answer = if Gate::is_preflight(request.method(), request.headers()) {
+                match origin {
+                    Origin::Allowed(_) => gate.preflight(request.headers(), "GET, HEAD, POST"),
+                    _ => short(StatusCode::FORBIDDEN, "pages of this origin are not in `cors::allowed_origins`"),
+                }
+            } else {
+                match gate.admit(request.headers()).await {
+                    Ok(_) => self.service.clone().call(request, link.peer).await,
+                    Err(AuthError::Unauthenticated(message)) => {
+                        let mut answer = short(StatusCode::UNAUTHORIZED, &message);
+                        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic, Bearer"));
+                        answer
+                    }
+                    Err(AuthError::Denied(message)) => short(StatusCode::FORBIDDEN, &message),
+                    Err(AuthError::Unavailable(message)) => short(StatusCode::SERVICE_UNAVAILABLE, &message),
+                }
+            };
+            gate.dress(origin, answer.headers_mut());
+            answer
+        }
     }
+}
+
+/// An answer of one line of text.
+fn short(status: StatusCode, text: &str) -> Response<Body> {
+    let mut answer = Response::new(Full::new(Bytes::from(text.to_owned())).map_err(Error::from).boxed_unsync());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
 }
 
 #[cfg(test)]
