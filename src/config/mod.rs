@@ -23,7 +23,7 @@ mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use draw::{draw, to_json};
-pub use dump::{Form, REDACTED, Secrets, dump};
+pub use dump::{DumpFormat, DumpMode, REDACTED, dump};
 pub use environment::{Environment, Machine};
 pub use load::{Input, Loaded, load, load_unexpanded};
 pub use node::{Node, Origin, Value};

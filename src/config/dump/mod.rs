@@ -18,30 +18,31 @@ use super::{Node, Value, scalar};
 pub const REDACTED: &str = "[REDACTED]";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrets {
+pub enum DumpMode {
     Redacted,
-    Shown,
+    /// Secrets too.
+    Unredacted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum DumpFormat {
     Yaml,
     Json,
 }
 
 /// The whole tree as text that ends with a line break. YAML that was dumped unredacted loads as the same tree.
-pub fn dump(node: &Node, form: Form, secrets: Secrets) -> String {
+pub fn dump(node: &Node, mode: DumpMode, format: DumpFormat) -> String {
     let redacted;
-    let node = match secrets {
-        Secrets::Shown => node,
-        Secrets::Redacted => {
+    let node = match mode {
+        DumpMode::Unredacted => node,
+        DumpMode::Redacted => {
             redacted = redact(node, Secrecy::Open);
             &redacted
         }
     };
     let mut out = String::new();
-    match form {
-        Form::Yaml => match &node.value {
+    match format {
+        DumpFormat::Yaml => match &node.value {
             Value::Map(entries) if !entries.is_empty() => map(entries, 0, &mut out),
             Value::List(items) if !items.is_empty() => list(items, 0, &mut out),
             _ => {
@@ -49,7 +50,7 @@ pub fn dump(node: &Node, form: Form, secrets: Secrets) -> String {
                 out.push('\n');
             }
         },
-        Form::Json => {
+        DumpFormat::Json => {
             json(node, 0, &mut out);
             out.push('\n');
         }

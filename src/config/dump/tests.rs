@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Form, Secrets, dump};
+use super::{DumpFormat, DumpMode, dump};
 use crate::config::{Input, Machine, Node, Origin, Value, load, yaml::parse_value};
 
 fn tree(yaml: &str) -> Node {
@@ -20,8 +20,8 @@ fn secrets_are_left_out_of_a_dump() {
              \x20 headers_setter: {headers: [{key: X-Scope, value: hunter2, action: insert}, {key: Y, from_context: tenant}]}\n\
              \x20 named: {headers: [{name: nm, value: hunter2}]}\n  null_one: {password: }\n",
         ),
-        Form::Yaml,
-        Secrets::Redacted,
+        DumpMode::Redacted,
+        DumpFormat::Yaml,
     );
     assert!(!dumped.contains("hunter2"), "{dumped}");
     for kept in [
@@ -44,8 +44,8 @@ fn secrets_are_left_out_of_a_dump() {
 #[test]
 fn an_unredacted_dump_keeps_everything() {
     let node = tree("a: {password: hunter2}");
-    assert_eq!(dump(&node, Form::Yaml, Secrets::Shown), "a:\n  password: hunter2\n");
-    assert_eq!(dump(&node, Form::Json, Secrets::Shown), "{\n  \"a\": {\n    \"password\": \"hunter2\"\n  }\n}\n");
+    assert_eq!(dump(&node, DumpMode::Unredacted, DumpFormat::Yaml), "a:\n  password: hunter2\n");
+    assert_eq!(dump(&node, DumpMode::Unredacted, DumpFormat::Json), "{\n  \"a\": {\n    \"password\": \"hunter2\"\n  }\n}\n");
 }
 
 #[test]
@@ -54,8 +54,8 @@ fn dumps_readable_yaml() {
         &tree(
             "a: {b: 1, c: [x, {d: 1, e: [2]}, [3, q]], f: {}, g: [], h: , i: 'yes', j: '1', k: 'a: b', l: \"x\\ny\", m: 1.0, p: 127.0.0.1:4317}",
         ),
-        Form::Yaml,
-        Secrets::Shown,
+        DumpMode::Unredacted,
+        DumpFormat::Yaml,
     );
     assert_eq!(
         dumped,
@@ -106,14 +106,14 @@ proptest! {
 
     #[test]
     fn a_dump_reads_back_as_the_same_tree(node in any_tree()) {
-        let yaml = dump(&node, Form::Yaml, Secrets::Shown);
+        let yaml = dump(&node, DumpMode::Unredacted, DumpFormat::Yaml);
         let again = parse_value(&yaml);
         prop_assert!(again.as_ref().is_some_and(|again| same(&node, again)), "{yaml}\n{again:?}");
     }
 
     #[test]
     fn a_json_dump_is_json(node in any_tree()) {
-        let json = dump(&node, Form::Json, Secrets::Redacted);
+        let json = dump(&node, DumpMode::Redacted, DumpFormat::Json);
         prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
     }
 }

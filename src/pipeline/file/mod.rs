@@ -5,6 +5,7 @@
 
 mod connectors;
 mod journal;
+mod migrate;
 mod sections;
 mod self_scrape;
 mod service;
@@ -20,9 +21,10 @@ use crate::{
 };
 
 pub use journal::{Journal, JournalMode};
+pub use migrate::{Migrated, migrate};
 pub use sections::Declared;
 use sections::Sections;
-pub use unsupported::{LeftOut, migrate, strip};
+pub use unsupported::{LeftOut, strip};
 
 /// A component named in a pipeline or in `service::extensions`, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,14 +6,13 @@
 use crate::{
     component::Tables,
     config::{
-        Diagnostics, Form, Level, Loaded, Node, Origin, Secrets, Value,
+        Diagnostics, Node, Origin, Value,
         collector::{self, Kind},
-        dump,
     },
     signal::{ComponentId, Signal},
 };
 
-use super::{File, sections::naming, self_scrape};
+use super::{sections::naming, self_scrape};
 
 /// One thing that is not in the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,7 +303,7 @@ fn signal_of(key: &Node) -> Option<Signal> {
 }
 
 /// The path of keys to the key that was written at `origin`.
-fn key_at(node: &Node, origin: Origin, path: String) -> Option<String> {
+pub(super) fn key_at(node: &Node, origin: Origin, path: String) -> Option<String> {
     node.entries().iter().find_map(|(key, value)| {
         let separator = if path.is_empty() { "" } else { "::" };
         let here = format!("{path}{separator}{}", key.word().map_or("", |word| word));
@@ -332,100 +331,4 @@ fn drop_storage(settings: &mut Node, extensions: &[String]) -> Option<Origin> {
     let queue = settings.get_mut("sending_queue")?;
     let named = queue.get("storage")?.word().is_some_and(|word| extensions.iter().any(|id| id == word.trim()));
     if named { queue.remove("storage").map(|(key, _)| key.origin) } else { None }
-}
-
-/// What `weir migrate` prints: a file that runs, as text, and what was left out of it. `found` are the problems that remain.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Migrated {
-    pub yaml: String,
-    pub left_out: Vec<LeftOut>,
-    pub found: Diagnostics,
-}
-
-/// How often the file is checked again after keys were taken out.
-const ROUNDS_MAX: usize = 20;
-
-/// `full` is the file with its references expanded, to check; `written` the same file unexpanded, to print.
-pub fn migrate(full: &Loaded, written: &Loaded, tables: &Tables) -> Migrated {
-    let everything: Vec<String> = Vec::new();
-    let (mut checked, mut left_out) = strip(&full.node, tables, &everything);
-    let mut unwanted: Vec<Origin> = Vec::new();
-    let mut found = Diagnostics::default();
-    for _ in 0..ROUNDS_MAX {
-        found = Diagnostics::default();
-        if let Some(file) = File::check(&checked, tables, &mut found) {
-            file.read_settings(tables, true, &mut found);
-        }
-        // Keys inside components that weir has and that it does not know.
-        let unknown: Vec<(Origin, String)> = found
-            .found
-            .iter()
-            .filter(|diagnostic| diagnostic.level == Level::Error)
-            .filter_map(|diagnostic| {
-                let path = key_at(&checked, diagnostic.origin, String::new())?;
-                let inside =
-                    Kind::ALL.into_iter().any(|kind| path.starts_with(kind.section())) && path.matches("::").count() >= 2;
-                (inside && diagnostic.message.starts_with("there is no key")).then_some((diagnostic.origin, path))
-            })
-            .collect();
-        if unknown.is_empty() {
-            break;
-        }
-        for (origin, what) in unknown {
-            remove_at(&mut checked, origin);
-            unwanted.push(origin);
-            left_out.push(LeftOut { what, origin, change: "weir does not have this setting".to_owned(), protects: None });
-        }
-    }
-    let structured = with_structure(&written.node, &full.node);
-    let (mut rest, _) = strip(&structured, tables, &everything);
-    for origin in unwanted {
-        remove_at(&mut rest, origin);
-    }
-    Migrated { yaml: dump(&rest, Form::Yaml, Secrets::Shown), left_out, found }
-}
-
-/// Removes the entry whose key was written at `origin`.
-fn remove_at(node: &mut Node, origin: Origin) {
-    match &mut node.value {
-        Value::Map(entries) => {
-            entries.retain(|(key, _)| key.origin != origin);
-            entries.iter_mut().for_each(|(_, value)| remove_at(value, origin));
-        }
-        Value::List(items) => items.iter_mut().for_each(|item| remove_at(item, origin)),
-        _ => {}
-    }
-}
-
-/// `written`, with references replaced by what they stand for where they stand for a part of the file's structure.
-fn with_structure(written: &Node, full: &Node) -> Node {
-    /// file → section → component, or file → service → pipelines → pipeline → list → id
-    const DEPTH: usize = 5;
-    fn at(written: &Node, full: &Node, depth: usize, inside_service: bool) -> Node {
-        let levels = if inside_service { DEPTH } else { 1 };
-        if depth > levels {
-            return written.clone();
-        }
-        match (&written.value, &full.value) {
-            (Value::Map(entries), Value::Map(_)) => {
-                let entries = entries.iter().map(|(key, value)| {
-                    let name = key.word().map_or("", |word| word);
-                    // What `telemetry` says is no structure.
-                    if inside_service && depth == 1 && !matches!(name, "pipelines" | "extensions") {
-                        return (key.clone(), value.clone());
-                    }
-                    let service = inside_service || (depth == 0 && name == "service");
-                    (key.clone(), full.get(name).map_or_else(|| value.clone(), |full| at(value, full, depth + 1, service)))
-                });
-                Node { value: Value::Map(entries.collect()), ..written.clone() }
-            }
-            (Value::String(text), _) if text.contains("${") => full.clone(),
-            (Value::List(items), Value::List(full)) if inside_service && items.len() == full.len() => {
-                let items = items.iter().zip(full).map(|(item, full)| at(item, full, depth + 1, true));
-                Node { value: Value::List(items.collect()), ..written.clone() }
-            }
-            _ => written.clone(),
-        }
-    }
-    at(written, full, 0, false)
 }

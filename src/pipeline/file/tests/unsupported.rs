@@ -1,6 +1,6 @@
 use super::{TABLES, loaded};
 use crate::{
-    config::{Diagnostics, Form, Input, Machine, Secrets, dump, load_unexpanded},
+    config::{Diagnostics, DumpFormat, DumpMode, Input, Machine, dump, load_unexpanded},
     pipeline::file::{File, LeftOut, migrate, strip},
 };
 
@@ -107,10 +107,16 @@ fn migrates_to_a_file_that_runs_and_keeps_its_references() {
         migrated.yaml,
         "receivers:\n  otlp:\n    size: 1\nprocessors:\n  batch:\n    size: 2\nexporters:\n  debug:\n    verbosity: ${env:VERBOSITY:-detailed}\n  otlp:\n    sending_queue: {}\nconnectors:\n  red:\nextensions:\n  health_check:\nservice:\n  extensions:\n    - health_check\n  telemetry:\n    logs:\n      level: ${env:LEVEL:-info}\n  pipelines:\n    traces:\n      receivers:\n        - otlp\n      processors:\n        - batch\n      exporters:\n        - debug\n"
     );
-    let again = loaded(&migrated.yaml);
+    let text = migrated.text("a\nb.yaml");
+    assert!(
+        text.starts_with("# What runs in weir ")
+            && text.contains(" of a b.yaml.\n# Left out, and what that changes:\n#   receivers::kafka ")
+    );
+    assert_eq!(text.lines().filter(|line| line.starts_with('#')).count(), 2 + migrated.left_out.len());
+    let again = loaded(&text);
     assert_eq!(strip(&again.node, &TABLES, &[]).1, []);
     let mut found = Diagnostics::default();
     File::check(&again.node, &TABLES, &mut found).unwrap();
     assert!(!found.has_errors(), "{found:#?}");
-    assert!(dump(&again.node, Form::Yaml, Secrets::Shown).contains("verbosity: detailed"));
+    assert!(dump(&again.node, DumpMode::Unredacted, DumpFormat::Yaml).contains("verbosity: detailed"));
 }

@@ -1,0 +1,64 @@
+//! `weir migrate FILE`, and `weir run --skip-unsupported`.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use super::{
+    FAILED, WRONG,
+    arguments::MigrateArgs,
+    run::say,
+    start::{TABLES, show},
+};
+use crate::{
+    config::{Input, Loaded, Machine, load, load_unexpanded},
+    pipeline::file,
+};
+
+/// Prints what runs here of some Collector files; 2 where something would have to be changed by hand.
+pub(super) fn migrate(args: &MigrateArgs) -> ExitCode {
+    let inputs: Vec<Input> = args.file.iter().cloned().map(Input::Uri).collect();
+    let mut full = load(&inputs, &Machine);
+    if full.found.has_errors() {
+        show(&full.found, &full);
+        return ExitCode::from(WRONG);
+    }
+    let migrated = file::migrate(&full, &load_unexpanded(&inputs, &Machine), &TABLES);
+    let text = migrated.text(&args.file.join(", "));
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format!("weir: stdout: {error}"));
+            return ExitCode::from(FAILED);
+        }
+        _ => {}
+    }
+    full.found.found.extend(migrated.found.found.iter().cloned());
+    show(&full.found, &full);
+    say(&match migrated.left_out.len() {
+        0 => "weir: all of it runs".to_owned(),
+        1 => "weir: 1 thing was left out; the first lines of the output say what".to_owned(),
+        many => format!("weir: {many} things were left out; the first lines of the output say which"),
+    });
+    if migrated.found.has_errors() { ExitCode::from(WRONG) } else { ExitCode::SUCCESS }
+}
+
+/// What `run` starts of a file that weir does not have all components of: a warning for each thing left out. `Err` says which components
+/// have to be named first, because without them data would leave that they remove or mask.
+pub(super) fn skip(mut loaded: Loaded, named: &[String]) -> Result<Loaded, String> {
+    let named: Vec<String> = named.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    let (rest, left_out) = file::strip(&loaded.node, &TABLES, &named);
+    let unnamed: Vec<&str> = left_out.iter().filter_map(|left| left.protects.as_deref()).collect();
+    if !unnamed.is_empty() {
+        return Err(format!(
+            "{} would be left out, and the data that it removes, masks or samples away would pass; if that may be, say so: --skip-unsupported={}",
+            unnamed.join(", "),
+            named.iter().map(String::as_str).chain(unnamed.iter().copied()).collect::<Vec<_>>().join(",")
+        ));
+    }
+    for left in left_out {
+        loaded.found.warning(left.origin, format!("`{}` is left out", left.what), Some(left.change));
+    }
+    loaded.node = rest;
+    Ok(loaded)
+}
