@@ -26,12 +26,13 @@ for batch in ${BATCHES:-512 10}; do
   done
 done
 
+pid=
+trap '[[ -z $pid ]] || kill "$pid" 2>/dev/null || true' EXIT
 # Whether RED counts are the spans that were accepted, once, outside the timed runs.
 counted() {
-  local pid stats accepted calls
+  local stats accepted calls
   taskset -c "${TARGET_CPU:-1}" "$@" "$here/red.yaml" >/dev/null 2>&1 &
   pid=$!
-  trap 'kill $pid 2>/dev/null || true' EXIT
   for _ in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/4317) 2>/dev/null && break; sleep 0.1; done
   stats=$(mktemp)
   taskset -c "${LOAD_CPU:-0}" "$bin" load --to 127.0.0.1:4317 --batch 512 --connections 4 --in-flight 4 --warmup 0 --duration 3 --fresh --label counted --json "$stats" >/dev/null

@@ -3,7 +3,7 @@
 #   otelcol      an OpenTelemetry Collector with the components that the checks use
 #   telemetrygen the Collector project's own load client
 #   usage: peers.sh DIR [otelcol] [telemetrygen]      (both without names)
-# What is there already is left alone. Needs Go 1.26. Cold, on two cores: 2 and 1/2 minutes.
+# What is there already is left alone. Needs Go, any since 1.16. Cold, on two cores: 2 and 1/2 minutes.
 set -euo pipefail
 dir=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
@@ -13,6 +13,17 @@ contrib=github.com/open-telemetry/opentelemetry-collector-contrib
 core=go.opentelemetry.io/collector
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+# A Go that is too old to fetch its successor itself gets it as what it is, a module.
+if [[ $(go env GOVERSION) =~ ^go1\.([0-9]+) && ${BASH_REMATCH[1]} -lt 21 ]]; then
+  module=golang.org/toolchain@v0.0.1-go1.26.0.$(go env GOOS)-$(go env GOARCH)
+  from=$(cd "$work" && go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p')
+  cp -r "$from" "$work/go"
+  chmod -R u+w "$work/go"
+  # Modules carry no permission to execute.
+  chmod +x "$work"/go/bin/* "$work"/go/pkg/tool/*/*
+  export PATH=$work/go/bin:$PATH GOTOOLCHAIN=local
+fi
 
 otelcol() {
   GOBIN=$work go install $core/cmd/builder@$V
