@@ -28,3 +28,5 @@ pub use left_out::{LeftOut, Reason};
 pub use negotiate::{Choice, Format, choose, takes_gzip};
 pub use page::{Bucket, Exemplar, Family, FamilyKind, NativeHistogram, Page, PageSource, Span};
 pub use render::{Style, page_in_memory};
+#[cfg(test)]
+pub(crate) use {page::PageWriter, sink::Gone};

@@ -50,6 +50,16 @@ pub const PROMETHEUS_CONFLICTS: &str = "weir_prometheus_type_conflicts";
 pub const PROMETHEUS_INTERLEAVED: &str = "weir_prometheus_interleaved_starts";
 pub const PROMETHEUS_SERIES: &str = "weir_prometheus_series";
 
+// === span_metrics ===
+
+pub const SPAN_METRICS_SPANS: &str = "weir_span_metrics_counted_spans";
+pub const SPAN_METRICS_NAMELESS: &str = "weir_span_metrics_nameless_spans";
+pub const SPAN_METRICS_OTHER_KIND: &str = "weir_span_metrics_other_kind_spans";
+pub const SPAN_METRICS_BACKWARDS: &str = "weir_span_metrics_backwards_spans";
+pub const SPAN_METRICS_OVERFLOWED: &str = "weir_span_metrics_overflowed_spans";
+pub const SPAN_METRICS_ROWS: &str = "weir_span_metrics_rows";
+pub const SPAN_METRICS_RESOURCES: &str = "weir_span_metrics_resources";
+
 /// The unit that `without_units: false` puts behind a name, unless the name ends with it already.
 pub fn unit(name: &str) -> Option<&'static str> {
     match name {

@@ -1,0 +1,430 @@
+//! Spans → rows: the hot path.
+//!
+//! Spans are taken in small blocks: first the keys of a block are hashed, then (in a large store) the rows are read a little so that the
+//! cache misses of one block overlap, then each row is updated.
+
+use super::{
+    dimensions::{Dimensions, put_text_attribute},
+    owners::Owners,
+    settings::AdjustedCounts,
+    trace_state::Threshold,
+};
+use crate::{
+    otlp::{
+        view::{AttributesView, ResourceView, ScopeView, SpanView, View},
+        wire,
+    },
+    registry::{Candidate, Key, KeyHead, Observation, RowId, RowStore},
+    signal::{ResourceEntry, SpanEntry, SpanIndex},
+};
+
+/// `Key` flags.
+pub(super) const ADJUSTED: u8 = 1;
+pub(super) const OVERFLOW: u8 = 2;
+
+/// Spans in a block.
+const BLOCK: usize = 32;
+/// Rows from which on reading ahead pays: below, they are in the cache anyway.
+const READ_AHEAD_FROM: usize = 2048;
+
+/// Which metrics a stream's rows are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counts {
+    Both,
+    Calls,
+    Duration,
+    Events,
+}
+
+/// Rows with one set of dimensions.
+#[derive(Debug)]
+pub(super) struct Stream<L> {
+    pub(super) counts: Counts,
+    pub(super) dimensions: Dimensions,
+    pub(super) store: RowStore<L>,
+}
+
+/// How spans are counted, by the settings.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    /// Nanoseconds in one unit of the histogram.
+    pub(super) unit_nanos: f64,
+    /// By kind number.
+    pub(super) kinds: [bool; 6],
+    pub(super) with_name: bool,
+    pub(super) with_kind: bool,
+    pub(super) with_status: bool,
+    pub(super) adjusted: AdjustedCounts,
+    pub(super) sampling_method: bool,
+    pub(super) exemplars: bool,
+    pub(super) scopes: Vec<String>,
+    /// Rows a resource may have in a stream before the rest overflows; 0: no limit.
+    pub(super) overflow_after: u32,
+}
+
+/// What one batch came to, for our own metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) counted: u64,
+    /// Left out: no service name.
+    pub(super) nameless: u64,
+    /// Counted for the stand-in of a missing name.
+    pub(super) renamed: u64,
+    /// Left out: a kind that is not counted.
+    pub(super) other_kind: u64,
+    /// Ended before they began.
+    pub(super) backwards: u64,
+    pub(super) overflowed: u64,
+}
+
+/// A span on its way to its row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pending {
+    span: u32,
+    hash: u64,
+    head: KeyHead,
+    /// Where the key's tail lies: in the payload, or in the scratch text.
+    tail: (u32, u32),
+    in_scratch: bool,
+    weight: f64,
+}
+
+/// Everything a batch needs besides rows and owners.
+#[derive(Debug)]
+pub(super) struct Aggregator {
+    pub(super) rules: Rules,
+    scratch: Vec<u8>,
+    text: String,
+    random: u64,
+}
+
+struct Batch<'a> {
+    payload: &'a [u8],
+    spans: &'a [SpanEntry],
+    received_unix_nanos: u64,
+    millis: u32,
+    owner: u32,
+    resource: AttributesView<'a>,
+}
+
+impl Aggregator {
+    pub(super) fn new(rules: Rules) -> Self {
+        // Any number but 0 will do; a fixed one makes a replay give the same counts.
+        Self { rules, scratch: Vec::new(), text: String::new(), random: 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    pub(super) fn consume<L>(
+        &mut self,
+        payload: &[u8],
+        index: &SpanIndex,
+        received_unix_nanos: u64,
+        owners: &mut Owners,
+        streams: &mut [Stream<L>],
+    ) -> Tally {
+        let mut tally = Tally::default();
+        for entry in &index.resources {
+            self.resource(payload, index, entry, received_unix_nanos, owners, streams, &mut tally);
+        }
+        tally
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, from the loop above")]
+    fn resource<L>(
+        &mut self,
+        payload: &[u8],
+        index: &SpanIndex,
+        entry: &ResourceEntry,
+        received_unix_nanos: u64,
+        owners: &mut Owners,
+        streams: &mut [Stream<L>],
+        tally: &mut Tally,
+    ) {
+        let spans = index.spans.get(entry.first_span as usize..entry.end_span as usize).unwrap_or_default();
+        if spans.is_empty() {
+            return;
+        }
+        let resource = slice(payload, entry.resource);
+        let seen = owners.look_up(resource, received_unix_nanos);
+        let Some(owner) = seen.owner else {
+            tally.nameless += spans.len() as u64;
+            return;
+        };
+        if seen.nameless {
+            tally.renamed += spans.len() as u64;
+        }
+        let resource = ResourceView::new(resource).attributes;
+        let millis = (received_unix_nanos / 1_000_000) as u32;
+        let batch = Batch { payload, spans, received_unix_nanos, millis, owner, resource };
+        for (number, stream) in streams.iter_mut().enumerate() {
+            if stream.counts == Counts::Events {
+                self.events(&batch, owners, number, stream, tally);
+            } else {
+                self.stream(&batch, owners, number, stream, tally);
+            }
+        }
+    }
+
+    fn stream<L>(&mut self, batch: &Batch<'_>, owners: &mut Owners, number: usize, stream: &mut Stream<L>, tally: &mut Tally) {
+        let mut pending = [Pending::default(); BLOCK];
+        let first = number == 0;
+        let mut state: &[u8] = &[];
+        let mut threshold = None;
+        for (block, spans) in batch.spans.chunks(BLOCK).enumerate() {
+            let base = block * BLOCK;
+            let mut filled = 0;
+            self.scratch.clear();
+            for (at, span) in spans.iter().enumerate() {
+                if !self.rules.kinds.get(usize::from(span.kind)).copied().unwrap_or(true) {
+                    tally.other_kind += u64::from(first);
+                    continue;
+                }
+                let (weight, adjusted) = if span.trace_state.1 == 0 || self.rules.adjusted == AdjustedCounts::Off {
+                    (1.0, false)
+                } else {
+                    let this = slice(batch.payload, span.trace_state);
+                    if this != state {
+                        state = this;
+                        threshold = Threshold::of(this);
+                    }
+                    self.weight(threshold)
+                };
+                let Some(place) = pending.get_mut(filled) else { break };
+                *place = self.key(batch, span, &stream.dimensions, adjusted);
+                place.span = (base + at) as u32;
+                place.weight = weight;
+                place.hash = stream.store.hash(&self.tail(batch, place));
+                filled += 1;
+            }
+            let Some(pending) = pending.get(..filled) else { return };
+            if stream.store.len() >= READ_AHEAD_FROM {
+                let mut rows = [None; BLOCK];
+                for (row, place) in rows.iter_mut().zip(pending) {
+                    *row = stream.store.guess(place.hash);
+                }
+                let read = rows.iter().flatten().fold(0, |read, row| read ^ stream.store.touch(*row));
+                std::hint::black_box(read);
+            }
+            for place in pending {
+                let Some(span) = batch.spans.get(place.span as usize) else { continue };
+                self.update(batch, owners, number, stream, place, span, tally);
+            }
+            if first {
+                tally.counted += filled as u64;
+            }
+        }
+    }
+
+    #[inline]
+    fn weight(&mut self, threshold: Option<Threshold>) -> (f64, bool) {
+        match threshold {
+            None => (1.0, false),
+            Some(threshold) if self.rules.adjusted == AdjustedCounts::Exact => (threshold.weight(), true),
+            Some(threshold) => {
+                self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut mixed = self.random;
+                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                (threshold.rounded(mixed ^ (mixed >> 31)) as f64, true)
+            }
+        }
+    }
+
+    #[inline]
+    fn key(&mut self, batch: &Batch<'_>, span: &SpanEntry, dimensions: &Dimensions, adjusted: bool) -> Pending {
+        let rules = &self.rules;
+        let kind = if rules.with_kind { span.kind.min(15) } else { 0 };
+        let status = if rules.with_status { span.status.min(15) } else { 0 };
+        let name = if rules.with_name { span.name } else { (0, 0) };
+        let head = KeyHead {
+            owner: batch.owner,
+            name_len: name.1,
+            code: kind << 4 | status,
+            flags: if adjusted && rules.sampling_method { ADJUSTED } else { 0 },
+        };
+        let mut pending = Pending { head, tail: name, ..Pending::default() };
+        if !dimensions.is_empty() {
+            let start = self.scratch.len();
+            self.scratch.extend_from_slice(slice(batch.payload, name));
+            let attributes = AttributesView::of_span(slice(batch.payload, span.span));
+            self.push_dimensions(dimensions, attributes, &[batch.resource]);
+            pending.tail = (start as u32, (self.scratch.len() - start) as u32);
+            pending.in_scratch = true;
+        }
+        pending
+    }
+
+    /// Appends each dimension's name and text to the scratch bytes, so that different ones cannot look alike.
+    fn push_dimensions(&mut self, dimensions: &Dimensions, span: AttributesView<'_>, around: &[AttributesView<'_>]) {
+        let Self { scratch, text, .. } = self;
+        dimensions.each(span, around, |name, value| {
+            text.clear();
+            value.push_text(text);
+            wire::put_bytes_always(scratch, 1, name.as_bytes());
+            wire::put_bytes_always(scratch, 2, text.as_bytes());
+        });
+    }
+
+    #[inline]
+    fn tail<'b>(&'b self, batch: &Batch<'b>, pending: &Pending) -> Key<'b> {
+        let from = if pending.in_scratch { &self.scratch } else { batch.payload };
+        Key { head: pending.head, tail: slice(from, pending.tail) }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, in the innermost loop")]
+    #[inline]
+    fn update<L>(
+        &self,
+        batch: &Batch<'_>,
+        owners: &mut Owners,
+        number: usize,
+        stream: &mut Stream<L>,
+        pending: &Pending,
+        span: &SpanEntry,
+        tally: &mut Tally,
+    ) {
+        let key = self.tail(batch, pending);
+        let (row, exemplars) = match stream.store.find(pending.hash, &key) {
+            Some(row) => (row, self.rules.exemplars),
+            None => self.make_row(batch, owners, number, stream, pending, span, &[batch.resource], tally),
+        };
+        let nanos = span.end_unix_nanos.saturating_sub(span.start_unix_nanos);
+        if span.end_unix_nanos < span.start_unix_nanos && number == 0 {
+            tally.backwards += 1;
+        }
+        let value = nanos as f64 / self.rules.unit_nanos;
+        let error = span.status == 2;
+        let bucket = stream.store.observe(
+            row,
+            &Observation {
+                value,
+                weight: pending.weight,
+                size: f64::from(span.span.1),
+                received_unix_nanos: batch.received_unix_nanos,
+                error,
+            },
+        );
+        if exemplars && span.trace_id != 0 {
+            stream.store.offer(row, bucket, batch.millis, error, || candidate(batch, span, value, error));
+        }
+    }
+
+    /// A row for a key that has none, or the one that takes what is too much; and whether exemplars belong there.
+    #[expect(clippy::too_many_arguments, reason = "the cold half of `update`")]
+    #[cold]
+    fn make_row<L>(
+        &self,
+        batch: &Batch<'_>,
+        owners: &mut Owners,
+        number: usize,
+        stream: &mut Stream<L>,
+        pending: &Pending,
+        span: &SpanEntry,
+        around: &[AttributesView<'_>],
+        tally: &mut Tally,
+    ) -> (RowId, bool) {
+        let mut none = 0;
+        let rows = owners.get_mut(batch.owner).and_then(|owner| owner.rows.get_mut(number)).unwrap_or(&mut none);
+        let limit = self.rules.overflow_after;
+        if limit > 0 && *rows >= limit {
+            tally.overflowed += 1;
+            let head = KeyHead { owner: batch.owner, flags: OVERFLOW, ..KeyHead::default() };
+            let found = stream.store.find_or_insert(&Key { head, tail: &[] }, batch.received_unix_nanos);
+            *rows += u32::from(found.new);
+            return (found.row, false);
+        }
+        *rows += 1;
+        let extra = self.extra(batch, stream, pending, span, around);
+        let key = self.tail(batch, pending);
+        (stream.store.insert(pending.hash, &key, batch.received_unix_nanos, extra), self.rules.exemplars)
+    }
+
+    /// The attributes beside the default ones, as fields 1 of a message.
+    fn extra<L>(
+        &self,
+        batch: &Batch<'_>,
+        stream: &Stream<L>,
+        pending: &Pending,
+        span: &SpanEntry,
+        around: &[AttributesView<'_>],
+    ) -> Option<Box<[u8]>> {
+        let mut out = Vec::new();
+        if !self.rules.scopes.is_empty() {
+            let scope = ScopeView::new(slice(batch.payload, span.scope));
+            if !scope.name.is_empty() && self.rules.scopes.iter().any(|name| name == scope.name) {
+                put_text_attribute(&mut out, 1, "span.instrumentation.scope.name", scope.name);
+                if !scope.version.is_empty() {
+                    put_text_attribute(&mut out, 1, "span.instrumentation.scope.version", scope.version);
+                }
+            }
+        }
+        if self.rules.sampling_method {
+            let method = if pending.head.flags & ADJUSTED == 0 { "counted" } else { "extrapolated" };
+            put_text_attribute(&mut out, 1, "sampling.method", method);
+        }
+        if !stream.dimensions.is_empty() {
+            let attributes = AttributesView::of_span(slice(batch.payload, span.span));
+            stream.dimensions.encode(attributes, around, 1, &mut out);
+        }
+        (!out.is_empty()).then(|| out.into())
+    }
+
+    /// Counts the events of spans: rows by the span's labels and by attributes of the event.
+    fn events<L>(&mut self, batch: &Batch<'_>, owners: &mut Owners, number: usize, stream: &mut Stream<L>, tally: &mut Tally) {
+        for (at, span) in batch.spans.iter().enumerate() {
+            if !self.rules.kinds.get(usize::from(span.kind)).copied().unwrap_or(true) {
+                continue;
+            }
+            let view = SpanView::from_entry(batch.payload, span);
+            let mut events = view.events().peekable();
+            if events.peek().is_none() {
+                continue;
+            }
+            let (weight, adjusted) = match self.rules.adjusted {
+                AdjustedCounts::Off => (1.0, false),
+                _ => self.weight(Threshold::of(slice(batch.payload, span.trace_state))),
+            };
+            let value = span.end_unix_nanos.saturating_sub(span.start_unix_nanos) as f64 / self.rules.unit_nanos;
+            let error = span.status == 2;
+            for event in events {
+                self.scratch.clear();
+                let around = [event.attributes, batch.resource];
+                let mut pending = self.key(batch, span, &Dimensions::default(), adjusted);
+                self.scratch.extend_from_slice(slice(batch.payload, pending.tail));
+                self.push_dimensions(&stream.dimensions, view.attributes, &around);
+                pending.tail = (0, self.scratch.len() as u32);
+                pending.in_scratch = true;
+                pending.span = at as u32;
+                pending.weight = weight;
+                let key = self.tail(batch, &pending);
+                pending.hash = stream.store.hash(&key);
+                let (row, exemplars) = match stream.store.find(pending.hash, &key) {
+                    Some(row) => (row, self.rules.exemplars),
+                    None => self.make_row(batch, owners, number, stream, &pending, span, &around, tally),
+                };
+                let observation = Observation { value, weight, size: 0.0, received_unix_nanos: batch.received_unix_nanos, error };
+                let bucket = stream.store.observe(row, &observation);
+                if exemplars && span.trace_id != 0 {
+                    stream.store.offer(row, bucket, batch.millis, error, || candidate(batch, span, value, error));
+                }
+            }
+        }
+    }
+}
+
+#[cold]
+fn candidate(batch: &Batch<'_>, span: &SpanEntry, value: f64, error: bool) -> Option<Candidate> {
+    let id = |at: u32| batch.payload.get(at as usize..);
+    Some(Candidate {
+        trace_id: *id(span.trace_id)?.first_chunk()?,
+        span_id: if span.span_id == 0 { [0; 8] } else { *id(span.span_id)?.first_chunk()? },
+        value,
+        unix_nanos: batch.received_unix_nanos,
+        error,
+    })
+}
+
+#[inline]
+pub(super) fn slice(bytes: &[u8], (start, len): (u32, u32)) -> &[u8] {
+    let start = start as usize;
+    bytes.get(start..start.saturating_add(len as usize)).unwrap_or_default()
+}

@@ -1,0 +1,449 @@
+//! Counts spans: how many, how long, how many failed, by service, name, kind and status.
+//!
+//! In:   traces as they were accepted; the door's index tells where the fields lie, so that nothing is parsed again.
+//! Out:  metrics, each `metrics_flush_interval`, into the pipelines that name it as a receiver; and the rows themselves where such a
+//!       pipeline is a bare `prometheus` exporter.
+//! Full: rows are bounded by `aggregation_cardinality_limit` or by `cardinality`, which folds labels and keeps the totals.
+//! Lost: spans without a service name (counted), unless `unknown_service` is set.
+//!
+//! ```yaml
+//! connectors:
+//!   span_metrics:
+//!     histogram: {explicit: {buckets: [5ms, 50ms, 500ms]}}
+//!     dimensions: [{name: http.request.method, default: GET}]
+//!     exemplars: {enabled: true}
+//!     metrics_flush_interval: 15s
+//! ```
+//!
+//! Names, defaults and counting rules are the Collector's. Keys that only weir has: `families`, `span_kinds`, `unknown_service`,
+//! `adjusted_counts`, `series_identity`, `instance_id`, `native_histograms`, `first_sample_zero`, `cardinality`; what they do stands at
+//! [`Settings`]. [`EMBEDDED_DEFAULT`] is what weir uses without a file.
+//!
+//! Times are those at which records were received, so that a replay gives the same rows.
+
+mod aggregate;
+mod derive;
+mod dimensions;
+mod glob;
+mod labels;
+mod owners;
+mod page;
+mod settings;
+mod text;
+mod trace_state;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashSet, sync::Arc};
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge};
+use ring::{
+    digest,
+    rand::{SecureRandom, SystemRandom},
+};
+
+pub use settings::Settings;
+
+use crate::{
+    component::{BuildContext, BuildError, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability},
+    config::{Diagnostics, Node, read},
+    exposition::PageSource,
+    internal_telemetry,
+    journal::Record,
+    otlp::{ScanLimits, scan},
+    registry::{self, RowStore},
+    signal::{Batch, Context, Signal, SpanIndex, UnixNanos},
+};
+use aggregate::{Aggregator, Counts, Rules, Stream, Tally};
+use derive::Telling;
+use dimensions::Dimensions;
+use labels::{Labelling, Shown};
+use owners::{Identity, Owners};
+use settings::{AdjustedCounts, Family, SpanKind, Temporality};
+
+/// The settings of the `span_metrics:` block that weir uses when there is no file.
+pub const EMBEDDED_DEFAULT: &str = "\
+families: [collector, tempo]
+series_identity: service
+span_kinds: [server, consumer, client, producer]
+unknown_service: unknown_service
+adjusted_counts: exact
+instance_id: \"off\"
+exemplars: {enabled: true}
+series_expiration: 24h
+metrics_flush_interval: 15s
+cardinality: {rows_max: 100000, rows_per_service_max: 10000, warn_at: 0.8, hold: 10m}
+dimensions: [{name: service.namespace}]
+";
+
+/// A connector's settings, read and checked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    pub settings: Settings,
+}
+
+impl ConnectorConfig for Config {
+    const TYPE: &'static str = "span_metrics";
+    const ALIASES: &'static [&'static str] = &["spanmetrics"];
+    const STABILITY: Stability = Stability::Alpha;
+    const PAIRS: &'static [(Signal, Signal)] = &[(Signal::Traces, Signal::Metrics)];
+
+    fn read(node: &Node, found: &mut Diagnostics) -> Self {
+        let settings: Settings = read(node, found);
+        settings.check(node, found);
+        Self { settings }
+    }
+
+    fn wants_index(&self) -> bool {
+        true
+    }
+
+    fn build(self, context: BuildContext, wanted: ConnectorUse) -> Result<BuiltConnector, BuildError> {
+        let settings = self.settings;
+        let (connector, page) = SpanMetrics::new(&settings, &context, wanted);
+        Ok(BuiltConnector {
+            connector: Box::new(connector),
+            page: wanted.renders.then_some(page),
+            flush_interval: Some(settings.metrics_flush_interval.0),
+        })
+    }
+}
+
+/// What ingest writes and pages read.
+pub(crate) struct State {
+    owners: Owners,
+    streams: Vec<Stream<Shown>>,
+    labelling: Labelling,
+}
+
+impl State {
+    /// Owners that others share all shown labels with. Their rows are added up on a page.
+    fn owners_that_look_alike(&self) -> HashSet<u32> {
+        let mut first = hashbrown::HashMap::new();
+        let mut alike = HashSet::new();
+        if !self.labelling.with_target {
+            return alike;
+        }
+        for (number, owner) in self.owners.iter() {
+            if let Some(other) = first.insert((&owner.service, &owner.job, &owner.instance), number) {
+                alike.extend([other, number]);
+            }
+        }
+        alike
+    }
+
+    /// Takes out owners with all their rows.
+    fn remove_owners(&mut self, gone: &[u32]) {
+        if gone.is_empty() {
+            return;
+        }
+        let all: HashSet<u32> = gone.iter().copied().collect();
+        for stream in &mut self.streams {
+            stream.store.remove_where(|key, _| all.contains(&key.head.owner));
+        }
+        self.owners.remove(gone);
+    }
+}
+
+struct Metrics {
+    counted: IntCounter,
+    nameless: IntCounter,
+    other_kind: IntCounter,
+    backwards: IntCounter,
+    overflowed: IntCounter,
+    rows: IntGauge,
+    resources: IntGauge,
+}
+
+/// The running connector.
+struct SpanMetrics {
+    state: Arc<Mutex<State>>,
+    aggregator: Aggregator,
+    telling: Option<Telling>,
+    index: SpanIndex,
+    metrics: Metrics,
+    dropped: Tally,
+    /// When exemplars were told of last.
+    told_unix_nanos: u64,
+    resources_max: usize,
+    resource_expiry_nanos: u64,
+    row_expiry_nanos: u64,
+}
+
+impl SpanMetrics {
+    fn new(settings: &Settings, context: &BuildContext, wanted: ConnectorUse) -> (Self, Arc<dyn PageSource>) {
+        let excluded = |name: &str| settings.exclude_dimensions.iter().any(|excluded| excluded == name);
+        let unit = settings.histogram.unit;
+        let has = |family: Family| settings.families.contains(&family);
+        let by_service = settings.series_identity == settings::Identity::Service;
+        let instance_id = if excluded(settings::INSTANCE_ID) { None } else { instance_id(&settings.instance_id, context) };
+        let labelling = Labelling {
+            collector: has(Family::Collector),
+            tempo: has(Family::Tempo),
+            with_target: !by_service,
+            with_service: !excluded(settings::SERVICE_NAME),
+            with_name: !excluded(settings::SPAN_NAME),
+            with_kind: !excluded(settings::SPAN_KIND),
+            with_status: !excluded(settings::STATUS_CODE),
+            instance_id,
+        };
+        let rules = Rules {
+            unit_nanos: unit.nanos(),
+            kinds: SpanKind::ALL.map(|kind| settings.span_kinds.contains(&kind)),
+            with_name: labelling.with_name,
+            with_kind: labelling.with_kind,
+            with_status: labelling.with_status,
+            adjusted: settings.adjusted_counts,
+            sampling_method: settings.enable_metrics_sampling_method && settings.adjusted_counts != AdjustedCounts::Off,
+            exemplars: settings.exemplars.enabled,
+            scopes: settings.include_instrumentation_scope.clone(),
+            overflow_after: u32::try_from(settings.aggregation_cardinality_limit).unwrap_or(u32::MAX),
+        };
+        let own_bounds = if settings.histogram.exponential.get().is_some() { Vec::new() } else { settings.bounds() };
+        let more = labelling.tempo.then(|| page::tempo_bounds(unit)).into_iter().flatten();
+        let union = page::union_of(&own_bounds, more);
+        let exponential = settings.histogram.exponential.get().is_some();
+        let streams = streams(settings, &union);
+        let identity = match settings.series_identity {
+            settings::Identity::Service => Identity::Service,
+            settings::Identity::Resource if !settings.resource_metrics_key_attributes.is_empty() => {
+                Identity::Keys(settings.resource_metrics_key_attributes.clone())
+            }
+            settings::Identity::Resource if wanted.derives => Identity::Attributes,
+            settings::Identity::Resource => Identity::Target,
+        };
+        let counts: Vec<Counts> = streams.iter().map(|stream| stream.counts).collect();
+        let state = Arc::new(Mutex::new(State {
+            owners: Owners::new(identity, settings.unknown_service.as_deref().filter(|name| !name.is_empty())),
+            streams,
+            labelling: labelling.clone(),
+        }));
+        let shape = page::Shape {
+            namespace: &settings.namespace,
+            unit,
+            collector: labelling.collector,
+            tempo: labelling.tempo,
+            target: labelling.with_target,
+            with_size: true,
+            bounds: &own_bounds,
+            union: &union,
+            exponential,
+            native: settings.native_histograms.get().is_some(),
+            first_sample_zero: settings.first_sample_zero,
+            streams: &counts,
+        };
+        let page: Arc<dyn PageSource> = Arc::new(page::Rows::new(Arc::clone(&state), &shape));
+        let name = |what: &str| {
+            if settings.namespace.is_empty() { what.to_owned() } else { format!("{}.{what}", settings.namespace) }
+        };
+        let telling = wanted.derives.then(|| Telling {
+            calls: name("calls"),
+            duration: name("duration"),
+            events: name("events"),
+            unit: unit.ucum(),
+            temporality: settings.aggregation_temporality,
+            bounds: own_bounds.iter().map(|bound| (*bound, union.partition_point(|known| known < bound))).collect(),
+            exponential,
+            exemplars_max: usize::try_from(settings.exemplars.max_per_data_point).unwrap_or(0),
+            starts_max: usize::try_from(settings.metric_timestamp_cache_size.unwrap_or(1000)).unwrap_or(1),
+        });
+        let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let connector = Self {
+            state,
+            aggregator: Aggregator::new(rules),
+            telling,
+            index: SpanIndex::default(),
+            metrics: Metrics::new(context),
+            dropped: Tally::default(),
+            told_unix_nanos: 0,
+            resources_max: usize::try_from(settings.resource_metrics_cache_size).unwrap_or(usize::MAX),
+            resource_expiry_nanos: nanos(settings.metrics_expiration.0),
+            row_expiry_nanos: nanos(settings.series_expiration.0),
+        };
+        (connector, page)
+    }
+
+    /// Takes out what was idle for too long, and resources beyond the cache.
+    fn expire(&self, now: u64) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let idle = |last: u64, allowed: u64| allowed > 0 && now.saturating_sub(last) >= allowed;
+        if self.row_expiry_nanos > 0 {
+            let owners = &mut state.owners;
+            for (number, stream) in state.streams.iter_mut().enumerate() {
+                stream.store.remove_where(|key, last| {
+                    let goes = idle(last, self.row_expiry_nanos);
+                    if goes && let Some(rows) = owners.get_mut(key.head.owner).and_then(|owner| owner.rows.get_mut(number)) {
+                        *rows = rows.saturating_sub(1);
+                    }
+                    goes
+                });
+            }
+        }
+        let mut gone: Vec<u32> = state
+            .owners
+            .iter()
+            .filter(|(_, owner)| idle(owner.last_unix_nanos, self.resource_expiry_nanos))
+            .map(|(number, _)| number)
+            .collect();
+        // A service that has no row left is forgotten, however many there are; rows that are in use never go.
+        if state.labelling.with_target {
+            gone.extend(state.owners.beyond(self.resources_max));
+        } else {
+            let empty = state.owners.iter().filter(|(_, owner)| owner.rows.iter().all(|rows| *rows == 0));
+            gone.extend(empty.map(|(number, _)| number));
+        }
+        gone.sort_unstable();
+        gone.dedup();
+        state.remove_owners(&gone);
+    }
+}
+
+impl Connector for SpanMetrics {
+    fn consume(&mut self, record: &Record, _out: &mut Vec<Derived>) {
+        let payload = &record.batch.payload;
+        let received = record.received.0;
+        let index = match &record.batch.index {
+            Some(index) => index.as_ref(),
+            // A processor changed the spans: look again where they lie.
+            None => match scan(Signal::Traces, payload, &ScanLimits::default(), Some(&mut self.index)) {
+                Ok(_) => &self.index,
+                Err(error) => {
+                    tracing::error!(%error, "a batch that was accepted cannot be read; its spans are not counted");
+                    return;
+                }
+            },
+        };
+        let mut state = self.state.lock();
+        let State { owners, streams, .. } = &mut *state;
+        let tally = self.aggregator.consume(payload, index, received, owners, streams);
+        let rows: usize = streams.iter().map(|stream| stream.store.len()).sum();
+        self.metrics.rows.set(rows as i64);
+        self.metrics.resources.set(owners.len() as i64);
+        drop(state);
+        self.metrics.counted.inc_by(tally.counted);
+        self.metrics.nameless.inc_by(tally.nameless + tally.renamed);
+        self.metrics.other_kind.inc_by(tally.other_kind);
+        self.metrics.backwards.inc_by(tally.backwards);
+        self.metrics.overflowed.inc_by(tally.overflowed);
+        self.dropped.nameless += tally.nameless;
+        self.dropped.other_kind += tally.other_kind;
+    }
+
+    fn flush(&mut self, now: UnixNanos, out: &mut Vec<Derived>) {
+        if let Some(telling) = &self.telling {
+            let mut state = self.state.lock();
+            let context = Arc::new(Context::default());
+            for told in telling.tell(&mut state, now.0, self.told_unix_nanos) {
+                let batch = Batch {
+                    signal: Signal::Metrics,
+                    payload: told.payload,
+                    items: told.points,
+                    context: Arc::clone(&context),
+                    index: None,
+                };
+                out.push(Derived { batch, received: now });
+            }
+            if telling.temporality == Temporality::Delta {
+                telling.begin_again(&mut state, now.0);
+            }
+            self.told_unix_nanos = now.0;
+        }
+        self.expire(now.0);
+    }
+
+    fn take_dropped(&mut self) -> Option<(&'static str, u64)> {
+        let take = |count: &mut u64, reason| Some((reason, std::mem::take(count))).filter(|(_, count)| *count > 0);
+        take(&mut self.dropped.nameless, "no_service_name").or_else(|| take(&mut self.dropped.other_kind, "span_kind"))
+    }
+}
+
+impl Metrics {
+    fn new(context: &BuildContext) -> Self {
+        let labels = [("connector", context.id.as_str())];
+        let telemetry = &context.telemetry;
+        Self {
+            counted: telemetry.counter(internal_telemetry::SPAN_METRICS_SPANS, "Spans counted in rows.", &labels),
+            nameless: telemetry.counter(internal_telemetry::SPAN_METRICS_NAMELESS, "Spans without a service name.", &labels),
+            other_kind: telemetry.counter(
+                internal_telemetry::SPAN_METRICS_OTHER_KIND,
+                "Spans of kinds that are not counted.",
+                &labels,
+            ),
+            backwards: telemetry.counter(
+                internal_telemetry::SPAN_METRICS_BACKWARDS,
+                "Spans that ended before they began.",
+                &labels,
+            ),
+            overflowed: telemetry.counter(
+                internal_telemetry::SPAN_METRICS_OVERFLOWED,
+                "Spans counted in an overflow row.",
+                &labels,
+            ),
+            rows: telemetry.int_gauge(internal_telemetry::SPAN_METRICS_ROWS, "Rows that live.", &labels),
+            resources: telemetry.int_gauge(
+                internal_telemetry::SPAN_METRICS_RESOURCES,
+                "Resources or services that have rows.",
+                &labels,
+            ),
+        }
+    }
+}
+
+/// One stream where calls and durations have the same dimensions, else one for each.
+fn streams(settings: &Settings, union: &[f64]) -> Vec<Stream<Shown>> {
+    let exponential = match (settings.histogram.exponential.get(), settings.native_histograms.get()) {
+        (Some(written), _) => {
+            let size = if written.max_size == 0 { 160 } else { written.max_size.cast_unsigned() };
+            Some((size, registry::EXPONENTIAL_SCALE_MAX))
+        }
+        (None, Some(native)) => Some((native.max_size, native.schema)),
+        (None, None) => None,
+    };
+    let plain = registry::Shape { bounds: Box::new([]), exponential: None };
+    let timed = registry::Shape { bounds: union.into(), exponential };
+    let stream = |counts, more: &[settings::Dimension], shape: &registry::Shape| Stream {
+        counts,
+        dimensions: Dimensions::new(&settings.dimensions, more),
+        store: RowStore::new(shape.clone()),
+    };
+    let (calls, durations) = (&settings.calls_dimensions, &settings.histogram.dimensions);
+    let mut made = if settings.histogram.disable {
+        vec![stream(Counts::Calls, calls, &plain)]
+    } else if calls == durations {
+        vec![stream(Counts::Both, calls, &timed)]
+    } else {
+        vec![stream(Counts::Calls, calls, &plain), stream(Counts::Duration, durations, &timed)]
+    };
+    if settings.events.enabled {
+        made.push(stream(Counts::Events, &settings.events.dimensions, &plain));
+    }
+    made
+}
+
+/// The value of `collector.instance.id`. `stable` is made of the host's name and the component's, so that it is the same after a restart.
+fn instance_id(wanted: &str, context: &BuildContext) -> Option<Box<str>> {
+    let mut bytes = [0_u8; 16];
+    match wanted {
+        "off" | "" => return None,
+        "stable" => {
+            let host = sysinfo::System::host_name().unwrap_or_default();
+            let hash = digest::digest(&digest::SHA256, format!("weir\0{host}\0{}", context.id).as_bytes());
+            for (byte, hashed) in bytes.iter_mut().zip(hash.as_ref()) {
+                *byte = *hashed;
+            }
+        }
+        "random" => {
+            if SystemRandom::new().fill(&mut bytes).is_err() {
+                bytes = context.clock.now().0.to_be_bytes().repeat(2).try_into().unwrap_or_default();
+            }
+        }
+        written => return Some(written.into()),
+    }
+    let number = u128::from_be_bytes(bytes);
+    let hex = format!("{number:032x}");
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default().to_owned();
+    Some([part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-").into())
+}

@@ -1,0 +1,259 @@
+//! Whose rows there are: resources, or services, by what identifies them.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{HashMap, HashTable};
+
+use super::{settings::SERVICE_NAME, text::push_value};
+use crate::otlp::{
+    view::{AnyValueView, AttributesView, ResourceView, View},
+    wire,
+};
+
+const SERVICE_NAMESPACE: &str = "service.namespace";
+const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+
+/// What makes two resources one owner.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Identity {
+    /// The service's name.
+    Service,
+    /// All attributes: derived metrics pass them on.
+    Attributes,
+    /// These attributes.
+    Keys(Vec<String>),
+    /// Service, job and instance: all that a page shows.
+    Target,
+}
+
+/// One resource (or service) that has rows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Owner {
+    pub(super) service: Box<str>,
+    pub(super) job: Option<Box<str>>,
+    pub(super) instance: Option<Box<str>>,
+    /// The encoded `Resource`, as it came first.
+    pub(super) resource: Box<[u8]>,
+    pub(super) last_unix_nanos: u64,
+    /// Grows with every use of any owner.
+    pub(super) used: u64,
+    /// Rows by stream.
+    pub(super) rows: [u32; 3],
+    identity: Box<[u8]>,
+    pub(super) live: bool,
+}
+
+/// A resource's bytes, and whose they are; `None`: they name no service.
+#[derive(Debug)]
+struct Alias {
+    hash: u64,
+    bytes: Box<[u8]>,
+    owner: Option<u32>,
+}
+
+#[derive(Debug)]
+pub(super) struct Owners {
+    identity: Identity,
+    /// Stands in for a missing service name.
+    unknown: Option<Box<str>>,
+    owners: Vec<Owner>,
+    vacant: Vec<u32>,
+    by_identity: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
+    aliases: HashTable<Alias>,
+    alias_bytes: usize,
+    hasher: foldhash::fast::RandomState,
+    uses: u64,
+}
+
+/// Beyond either, the aliases are forgotten and learnt anew.
+const ALIASES_MAX: usize = 16_384;
+const ALIAS_BYTES_MAX: usize = 16 << 20;
+
+/// What a look-up came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) owner: Option<u32>,
+    /// It has no service name, whether or not a name stands in.
+    pub(super) nameless: bool,
+}
+
+impl Owners {
+    pub(super) fn new(identity: Identity, unknown: Option<&str>) -> Self {
+        Self {
+            identity,
+            unknown: unknown.map(Into::into),
+            owners: Vec::new(),
+            vacant: Vec::new(),
+            by_identity: HashMap::default(),
+            aliases: HashTable::new(),
+            alias_bytes: 0,
+            hasher: foldhash::fast::RandomState::default(),
+            uses: 0,
+        }
+    }
+
+    /// The owner of a resource's encoded bytes.
+    pub(super) fn look_up(&mut self, bytes: &[u8], received_unix_nanos: u64) -> Seen {
+        let hash = self.hasher.hash_one(bytes);
+        let owner = match self.aliases.find(hash, |alias| alias.hash == hash && *alias.bytes == *bytes) {
+            Some(alias) => alias.owner,
+            None => self.learn(hash, bytes),
+        };
+        let mut nameless = owner.is_none();
+        if let Some(number) = owner
+            && let Some(known) = self.owners.get_mut(number as usize)
+        {
+            self.uses += 1;
+            known.used = self.uses;
+            known.last_unix_nanos = known.last_unix_nanos.max(received_unix_nanos);
+            nameless = self.unknown.as_ref().is_some_and(|unknown| *unknown == known.service);
+        }
+        Seen { owner, nameless }
+    }
+
+    fn learn(&mut self, hash: u64, bytes: &[u8]) -> Option<u32> {
+        let owner = self.owner_of(bytes);
+        if self.aliases.len() >= ALIASES_MAX || self.alias_bytes + bytes.len() > ALIAS_BYTES_MAX {
+            self.forget_aliases();
+        }
+        self.alias_bytes += bytes.len();
+        self.aliases.insert_unique(hash, Alias { hash, bytes: bytes.into(), owner }, |alias| alias.hash);
+        owner
+    }
+
+    fn forget_aliases(&mut self) {
+        self.aliases.clear();
+        self.alias_bytes = 0;
+    }
+
+    fn owner_of(&mut self, bytes: &[u8]) -> Option<u32> {
+        let attributes = ResourceView::new(bytes).attributes;
+        let name = attributes.get(SERVICE_NAME);
+        // The Collector labels rows with the name only where it is a string, and counts them all the same.
+        let service = match (name, &self.unknown) {
+            (Some(value), unknown) => match (value.as_str(), unknown) {
+                (Some("") | None, Some(unknown)) => unknown.clone(),
+                (text, _) => text.unwrap_or_default().into(),
+            },
+            (None, Some(unknown)) => unknown.clone(),
+            (None, None) => return None,
+        };
+        let job = job(attributes, name);
+        let instance = attributes.get(SERVICE_INSTANCE_ID).map(text);
+        let identity = match &self.identity {
+            Identity::Service => service.as_bytes().into(),
+            Identity::Attributes => canonical(attributes, |_| true),
+            Identity::Keys(keys) => canonical(attributes, |key| keys.iter().any(|wanted| wanted == key)),
+            Identity::Target => {
+                let mut out = Vec::new();
+                wire::put_bytes_always(&mut out, 1, service.as_bytes());
+                for (field, value) in [(2, &job), (3, &instance)] {
+                    if let Some(value) = value {
+                        wire::put_bytes_always(&mut out, field, value.as_bytes());
+                    }
+                }
+                out.into()
+            }
+        };
+        if let Some(known) = self.by_identity.get(&identity) {
+            return Some(*known);
+        }
+        let resource: Box<[u8]> = match self.identity {
+            Identity::Service => {
+                let mut out = Vec::new();
+                super::dimensions::put_text_attribute(&mut out, 1, SERVICE_NAME, &service);
+                out.into()
+            }
+            _ => bytes.into(),
+        };
+        let owner = Owner { service, job, instance, resource, identity: identity.clone(), live: true, ..Owner::default() };
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                if let Some(place) = self.owners.get_mut(number as usize) {
+                    *place = owner;
+                }
+                number
+            }
+            None => {
+                self.owners.push(owner);
+                (self.owners.len() - 1) as u32
+            }
+        };
+        self.by_identity.insert(identity, number);
+        Some(number)
+    }
+
+    pub(super) fn get(&self, owner: u32) -> Option<&Owner> {
+        self.owners.get(owner as usize).filter(|owner| owner.live)
+    }
+
+    pub(super) fn get_mut(&mut self, owner: u32) -> Option<&mut Owner> {
+        self.owners.get_mut(owner as usize).filter(|owner| owner.live)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Owner)> {
+        self.owners.iter().enumerate().filter(|(_, owner)| owner.live).map(|(number, owner)| (number as u32, owner))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.owners.len() - self.vacant.len()
+    }
+
+    /// Takes owners out; their rows must be gone.
+    pub(super) fn remove(&mut self, gone: &[u32]) {
+        for number in gone {
+            if let Some(owner) = self.owners.get_mut(*number as usize)
+                && owner.live
+            {
+                self.by_identity.remove(&owner.identity);
+                *owner = Owner::default();
+                self.vacant.push(*number);
+            }
+        }
+        if !gone.is_empty() {
+            self.forget_aliases();
+        }
+    }
+
+    /// Those that go so that the `keep` most recently used stay.
+    pub(super) fn beyond(&self, keep: usize) -> Vec<u32> {
+        let mut used: Vec<(u64, u32)> = self.iter().map(|(number, owner)| (owner.used, number)).collect();
+        if used.len() <= keep {
+            return Vec::new();
+        }
+        used.sort_unstable();
+        used.truncate(used.len() - keep);
+        used.into_iter().map(|(_, number)| number).collect()
+    }
+}
+
+/// `namespace/name`, or the name alone; nothing without a name.
+fn job(attributes: AttributesView<'_>, name: Option<AnyValueView<'_>>) -> Option<Box<str>> {
+    let name = text(name?);
+    Some(match attributes.get(SERVICE_NAMESPACE) {
+        Some(namespace) => format!("{}/{name}", text(namespace)).into(),
+        None => name,
+    })
+}
+
+pub(super) fn text(value: AnyValueView<'_>) -> Box<str> {
+    let mut out = String::new();
+    push_value(&mut out, value);
+    out.into()
+}
+
+/// The attributes in an order of their own, so that the order they came in does not matter.
+fn canonical(attributes: AttributesView<'_>, wanted: impl Fn(&str) -> bool) -> Box<[u8]> {
+    let mut entries: Vec<(&str, &[u8])> = attributes
+        .iter()
+        .filter(|attribute| wanted(attribute.key()))
+        .map(|attribute| (attribute.key(), attribute.value_bytes().unwrap_or_default()))
+        .collect();
+    entries.sort_unstable();
+    let mut out = Vec::new();
+    for (key, value) in entries {
+        wire::put_bytes_always(&mut out, 1, key.as_bytes());
+        wire::put_bytes_always(&mut out, 2, value);
+    }
+    out.into()
+}

@@ -1,0 +1,6 @@
+//! The promises of the connector, against counting by hand over the generated types.
+
+mod counting;
+mod deriving;
+mod harness;
+mod reading;
