@@ -9,6 +9,7 @@
 mod budget;
 pub mod inflate;
 mod newcomers;
+mod repairs;
 pub mod status;
 
 use std::sync::Arc;
@@ -24,10 +25,11 @@ use crate::{
     component::{Accepted, Arrival, Clock, Inlet, Step},
     internal_telemetry::{DOOR_BYTES, DOOR_REFUSED, ReceiverMetrics, Telemetry},
     journal::{NewRecord, SourceId},
-    otlp::{Scan, ScanLimits, scan},
+    otlp::{Scan, ScanLimits, repair::repair, scan},
     signal::{Batch, ComponentId, ContextNeeds, Signal, SpanIndex},
 };
 use newcomers::Newcomers;
+use repairs::Repairs;
 use status::Situation;
 
 /// Where the door puts what it took: the ingest topics of the journal.
@@ -61,6 +63,7 @@ pub struct Door {
     /// Counters of transports that were not expected.
     others: Mutex<Vec<Arc<Counters>>>,
     newcomers: Newcomers,
+    repairs: Repairs,
 }
 
 struct Counters {
@@ -116,6 +119,7 @@ impl Door {
             counters,
             others: Mutex::default(),
             newcomers: Newcomers::default(),
+            repairs: Repairs::default(),
         }
     }
 
@@ -144,8 +148,11 @@ impl Door {
         let found = heavy(payload.len(), || scan(signal, &payload, &self.settings.limits, index.as_mut()))
             .map_err(|error| Refusal::Malformed { message: error.to_string() })?;
         *items_seen = found.items;
-        let (payload, found, index) =
-            if found.is_regular() { (payload, Found::of(&found), index) } else { self.repair(found, strict_utf8)? };
+        let (payload, found, index) = if found.is_regular() {
+            (payload, Found::of(&found), index)
+        } else {
+            self.repair(signal, &payload, &found, index, strict_utf8)?
+        };
         // The memory that the body takes is known only now; the index is memory too.
         let bytes = payload.len() + index.as_ref().map_or(0, |index| size_of_val(index.spans.as_slice()));
         if !ticket.try_grow(bytes) {
@@ -160,10 +167,42 @@ impl Door {
     }
 
     /// Leaves out what is invalid and makes text of what is not, or refuses.
-    fn repair(&self, scan: Scan, strict_utf8: bool) -> Result<(Bytes, Found, Option<SpanIndex>), Refusal> {
-        let first = scan.first_invalid.or(scan.first_not_utf8).unwrap_or_default();
-        let _ = strict_utf8;
-        Err(Refusal::Malformed { message: first })
+    fn repair(
+        &self,
+        signal: Signal,
+        payload: &[u8],
+        scanned: &Scan,
+        index: Option<SpanIndex>,
+        strict_utf8: bool,
+    ) -> Result<(Bytes, Found, Option<SpanIndex>), Refusal> {
+        if strict_utf8 && scanned.not_utf8 > 0 {
+            let first = scanned.first_not_utf8.as_deref().unwrap_or_default();
+            return Err(Refusal::Malformed { message: format!("a string that is not UTF-8: {first}") });
+        }
+        let repaired = heavy(payload.len(), || repair(signal, payload));
+        // The places in the index were those of the body as it came.
+        let index = match index {
+            Some(mut index) => {
+                scan(signal, &repaired.payload, &self.settings.limits, Some(&mut index))
+                    .map_err(|error| Refusal::Malformed { message: error.to_string() })?;
+                Some(index)
+            }
+            None => None,
+        };
+        let mut message = String::new();
+        if repaired.left_out > 0 {
+            let first = scanned.first_invalid.as_deref().unwrap_or_default();
+            message = format!("{} of {} {} left out, the first: {first}", repaired.left_out, scanned.items, signal.items());
+        }
+        if scanned.not_utf8 > 0 {
+            let first = scanned.first_not_utf8.as_deref().unwrap_or_default();
+            let separator = if message.is_empty() { "" } else { "; " };
+            let strings = format!("{separator}{} strings were not UTF-8 and were repaired, the first: {first}", scanned.not_utf8);
+            message.push_str(&strings);
+            self.repairs.count(&self.telemetry, self.settings.id.as_str(), &repaired.strings);
+        }
+        let message = Some(message).filter(|message| !message.is_empty());
+        Ok((repaired.payload, Found { items: repaired.items, rejected: repaired.left_out, message }, index))
     }
 
     fn finish(counters: &Counters, signal: Signal, items: u64, bytes: u64, rejected: u64) {

@@ -180,3 +180,6 @@ impl Receiver for Otlp {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;
