@@ -32,6 +32,8 @@ pub enum Command {
     /// Print the configuration as it is after merging, secrets redacted.
     #[command(alias = "print-initial-config")]
     PrintConfig(PrintConfigArgs),
+    /// Print the largest part of a Collector file that runs here, and what was left out.
+    Migrate(MigrateArgs),
     /// Send the telemetry of an emulated shop, made by the official SDK.
     Demo(crate::demo::DemoArgs),
     /// Print a completion script.
@@ -68,6 +70,17 @@ pub struct RunArgs {
     /// How long a stop may take to deliver what is held.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "WEIR_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
+    /// Leave out what weir does not have and run the rest. Components that remove or mask data must be named to be left out:
+    /// `--skip-unsupported=redaction,filter/health`.
+    #[arg(long, value_name = "IDS", num_args = 0..=1, require_equals = true, default_missing_value = "", value_delimiter = ',')]
+    pub skip_unsupported: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// A Collector file, or several to be merged.
+    #[arg(value_name = "FILE", required = true)]
+    pub file: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -4,6 +4,7 @@
 //! 3 it stopped, and some accepted data was not delivered (the log says which).
 
 pub mod arguments;
+mod migrate;
 mod run;
 mod show;
 mod start;
@@ -30,6 +31,7 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         Some(Command::Plan(args)) => show::plan(&args),
         Some(Command::Components) => show::components(),
         Some(Command::PrintConfig(args)) => show::print_config(&args),
+        Some(Command::Migrate(args)) => migrate::migrate(&args),
         Some(Command::Demo(args)) => run::demo(args),
         Some(Command::Completion { shell }) => show::completion(shell),
     }

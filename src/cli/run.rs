@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::{
     FAILED, UNDELIVERED, WRONG,
     arguments::RunArgs,
+    migrate,
     start::{self, Checked},
 };
 use crate::{
@@ -64,10 +65,14 @@ pub(super) fn say(text: &str) {
 
 /// Loads and checks, and draws what was found.
 fn load(args: &RunArgs) -> Result<Box<Checked>, ExitCode> {
-    let loaded = start::load_inputs(&args.config).map_err(|error| {
-        say(&format!("weir: {error}"));
+    let wrong = |message: String| {
+        say(&format!("weir: {message}"));
         ExitCode::from(WRONG)
-    })?;
+    };
+    let mut loaded = start::load_inputs(&args.config).map_err(|error| wrong(error.to_string()))?;
+    if let Some(named) = &args.skip_unsupported {
+        loaded = migrate::skip(loaded, named).map_err(wrong)?;
+    }
     match start::check(loaded) {
         Ok(checked) => {
             let mut found = checked.loaded.found.clone();
