@@ -4,6 +4,7 @@ pub mod debug;
 pub mod nop;
 pub mod otlp_grpc;
 pub mod otlp_http;
+pub mod prometheus;
 
 use crate::component::ExporterFactory;
 
@@ -13,4 +14,5 @@ pub const EXPORTERS: &[ExporterFactory] = &[
     ExporterFactory::of::<nop::Config>(),
     ExporterFactory::of::<otlp_grpc::Config>(),
     ExporterFactory::of::<otlp_http::Config>(),
+    ExporterFactory::of::<prometheus::Config>(),
 ];

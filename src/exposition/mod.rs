@@ -19,6 +19,10 @@ mod sink;
 mod text;
 
 #[cfg(test)]
+pub(crate) mod messages;
+#[cfg(test)]
+pub(crate) mod reader;
+#[cfg(test)]
 mod tests;
 
 pub use escaping::Escaping;

@@ -1,15 +1,14 @@
 //! Pages are read back by readers of other making: a small text reader, prost, gzip from flate2.
 
 mod formats;
-mod messages;
 mod negotiation;
 mod numbers;
-mod reader;
 mod streaming;
 
 use std::{borrow::Cow, sync::Arc};
 
 use super::*;
+use super::{messages, reader};
 use crate::internal_telemetry::Telemetry;
 
 /// One sample as a source would write it.

@@ -3,34 +3,34 @@
 use std::collections::{BTreeMap, HashSet};
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) value: f64,
-    pub(super) time: Option<f64>,
-    pub(super) exemplar: Option<(BTreeMap<String, String>, f64, Option<f64>)>,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) value: f64,
+    pub(crate) time: Option<f64>,
+    pub(crate) exemplar: Option<(BTreeMap<String, String>, f64, Option<f64>)>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Read {
+pub(crate) struct Read {
     /// (name, type) in page order.
-    pub(super) types: Vec<(String, String)>,
-    pub(super) help: BTreeMap<String, String>,
-    pub(super) unit: BTreeMap<String, String>,
-    pub(super) lines: Vec<Line>,
+    pub(crate) types: Vec<(String, String)>,
+    pub(crate) help: BTreeMap<String, String>,
+    pub(crate) unit: BTreeMap<String, String>,
+    pub(crate) lines: Vec<Line>,
 }
 
 impl Read {
     /// The value of the one sample `name` with exactly these labels.
     #[track_caller]
-    pub(super) fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: BTreeMap<String, String> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let found: Vec<_> = self.lines.iter().filter(|line| line.name == name && line.labels == labels).collect();
         assert_eq!(found.len(), 1, "{name} {labels:?} in {:#?}", self.lines);
         found[0].value
     }
 
-    pub(super) fn kind(&self, name: &str) -> Option<&str> {
+    pub(crate) fn kind(&self, name: &str) -> Option<&str> {
         self.types.iter().find(|(known, _)| known == name).map(|(_, kind)| kind.as_str())
     }
 }
@@ -109,7 +109,7 @@ fn number(text: &str) -> f64 {
 
 /// Reads a page; anything out of order fails the test.
 #[track_caller]
-pub(super) fn read(page: &str, open_metrics: bool) -> Read {
+pub(crate) fn read(page: &str, open_metrics: bool) -> Read {
     let mut read = Read::default();
     let mut families = HashSet::new();
     let body = if open_metrics { page.strip_suffix("# EOF\n").expect("the page ends in # EOF") } else { page };

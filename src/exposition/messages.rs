@@ -3,157 +3,157 @@
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct LabelPair {
+pub(crate) struct LabelPair {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "2")]
-    pub(super) value: String,
+    pub(crate) value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Timestamp {
+pub(crate) struct Timestamp {
     #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
+    pub(crate) seconds: i64,
     #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
+    pub(crate) nanos: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Exemplar {
+pub(crate) struct Exemplar {
     #[prost(message, repeated, tag = "1")]
-    pub(super) label: Vec<LabelPair>,
+    pub(crate) label: Vec<LabelPair>,
     #[prost(double, tag = "2")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
     #[prost(message, optional, tag = "3")]
-    pub(super) timestamp: Option<Timestamp>,
+    pub(crate) timestamp: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Gauge {
+pub(crate) struct Gauge {
     #[prost(double, tag = "1")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     #[prost(double, tag = "1")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
     #[prost(message, optional, tag = "2")]
-    pub(super) exemplar: Option<Exemplar>,
+    pub(crate) exemplar: Option<Exemplar>,
     #[prost(message, optional, tag = "3")]
-    pub(super) created_timestamp: Option<Timestamp>,
+    pub(crate) created_timestamp: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Quantile {
+pub(crate) struct Quantile {
     #[prost(double, tag = "1")]
-    pub(super) quantile: f64,
+    pub(crate) quantile: f64,
     #[prost(double, tag = "2")]
-    pub(super) value: f64,
+    pub(crate) value: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     #[prost(uint64, tag = "1")]
-    pub(super) sample_count: u64,
+    pub(crate) sample_count: u64,
     #[prost(double, tag = "2")]
-    pub(super) sample_sum: f64,
+    pub(crate) sample_sum: f64,
     #[prost(message, repeated, tag = "3")]
-    pub(super) quantile: Vec<Quantile>,
+    pub(crate) quantile: Vec<Quantile>,
     #[prost(message, optional, tag = "4")]
-    pub(super) created_timestamp: Option<Timestamp>,
+    pub(crate) created_timestamp: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     #[prost(uint64, tag = "1")]
-    pub(super) cumulative_count: u64,
+    pub(crate) cumulative_count: u64,
     #[prost(double, tag = "2")]
-    pub(super) upper_bound: f64,
+    pub(crate) upper_bound: f64,
     #[prost(message, optional, tag = "3")]
-    pub(super) exemplar: Option<Exemplar>,
+    pub(crate) exemplar: Option<Exemplar>,
     #[prost(double, tag = "4")]
-    pub(super) cumulative_count_float: f64,
+    pub(crate) cumulative_count_float: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct BucketSpan {
+pub(crate) struct BucketSpan {
     #[prost(sint32, tag = "1")]
-    pub(super) offset: i32,
+    pub(crate) offset: i32,
     #[prost(uint32, tag = "2")]
-    pub(super) length: u32,
+    pub(crate) length: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     #[prost(uint64, tag = "1")]
-    pub(super) sample_count: u64,
+    pub(crate) sample_count: u64,
     #[prost(double, tag = "4")]
-    pub(super) sample_count_float: f64,
+    pub(crate) sample_count_float: f64,
     #[prost(double, tag = "2")]
-    pub(super) sample_sum: f64,
+    pub(crate) sample_sum: f64,
     #[prost(message, repeated, tag = "3")]
-    pub(super) bucket: Vec<Bucket>,
+    pub(crate) bucket: Vec<Bucket>,
     #[prost(message, optional, tag = "15")]
-    pub(super) created_timestamp: Option<Timestamp>,
+    pub(crate) created_timestamp: Option<Timestamp>,
     #[prost(sint32, tag = "5")]
-    pub(super) schema: i32,
+    pub(crate) schema: i32,
     #[prost(double, tag = "6")]
-    pub(super) zero_threshold: f64,
+    pub(crate) zero_threshold: f64,
     #[prost(uint64, tag = "7")]
-    pub(super) zero_count: u64,
+    pub(crate) zero_count: u64,
     #[prost(double, tag = "8")]
-    pub(super) zero_count_float: f64,
+    pub(crate) zero_count_float: f64,
     #[prost(message, repeated, tag = "9")]
-    pub(super) negative_span: Vec<BucketSpan>,
+    pub(crate) negative_span: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "10")]
-    pub(super) negative_delta: Vec<i64>,
+    pub(crate) negative_delta: Vec<i64>,
     #[prost(double, repeated, tag = "11")]
-    pub(super) negative_count: Vec<f64>,
+    pub(crate) negative_count: Vec<f64>,
     #[prost(message, repeated, tag = "12")]
-    pub(super) positive_span: Vec<BucketSpan>,
+    pub(crate) positive_span: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "13")]
-    pub(super) positive_delta: Vec<i64>,
+    pub(crate) positive_delta: Vec<i64>,
     #[prost(double, repeated, tag = "14")]
-    pub(super) positive_count: Vec<f64>,
+    pub(crate) positive_count: Vec<f64>,
     #[prost(message, repeated, tag = "16")]
-    pub(super) exemplars: Vec<Exemplar>,
+    pub(crate) exemplars: Vec<Exemplar>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Metric {
+pub(crate) struct Metric {
     #[prost(message, repeated, tag = "1")]
-    pub(super) label: Vec<LabelPair>,
+    pub(crate) label: Vec<LabelPair>,
     #[prost(message, optional, tag = "2")]
-    pub(super) gauge: Option<Gauge>,
+    pub(crate) gauge: Option<Gauge>,
     #[prost(message, optional, tag = "3")]
-    pub(super) counter: Option<Counter>,
+    pub(crate) counter: Option<Counter>,
     #[prost(message, optional, tag = "4")]
-    pub(super) summary: Option<Summary>,
+    pub(crate) summary: Option<Summary>,
     #[prost(message, optional, tag = "5")]
-    pub(super) untyped: Option<Gauge>,
+    pub(crate) untyped: Option<Gauge>,
     #[prost(message, optional, tag = "7")]
-    pub(super) histogram: Option<Histogram>,
+    pub(crate) histogram: Option<Histogram>,
     #[prost(int64, optional, tag = "6")]
-    pub(super) timestamp_ms: Option<i64>,
+    pub(crate) timestamp_ms: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct MetricFamily {
+pub(crate) struct MetricFamily {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "2")]
-    pub(super) help: String,
+    pub(crate) help: String,
     #[prost(int32, tag = "3")]
-    pub(super) kind: i32,
+    pub(crate) kind: i32,
     #[prost(message, repeated, tag = "4")]
-    pub(super) metric: Vec<Metric>,
+    pub(crate) metric: Vec<Metric>,
     #[prost(string, tag = "5")]
-    pub(super) unit: String,
+    pub(crate) unit: String,
 }
 
 /// All messages of a delimited page.
-pub(super) fn read(mut page: &[u8]) -> Vec<MetricFamily> {
+pub(crate) fn read(mut page: &[u8]) -> Vec<MetricFamily> {
     let mut families = Vec::new();
     while !page.is_empty() {
         families.push(MetricFamily::decode_length_delimited(&mut page).expect("a whole message"));

@@ -1,0 +1,334 @@
+//! OTLP metrics and the rows of connectors, on one page that Prometheus scrapes.
+//!
+//! In:   metrics of every kind; pages of connectors (span metrics), rendered where they are kept.
+//! Out:  the page at `/metrics`, in the format the scraper asks for.
+//! Full: holds what arrives until it expires; there is no queue. A scrape blocks no export for longer than a thousand rows take to copy.
+//! Lost: series without a point for `metric_expiration`; all series when the process ends.
+//!
+//! ```yaml
+//! exporters:
+//!   prometheus:
+//!     endpoint: 127.0.0.1:8889
+//!     namespace: ""
+//!     const_labels: {}
+//!     send_timestamps: false
+//!     metric_expiration: 5m
+//!     enable_open_metrics: true
+//!     translation_strategy: UnderscoreEscapingWithSuffixes
+//!     resource_constant_labels: { included: ["k8s.*"], excluded: ["*.uid"] }
+//!     without_scope_info: false
+//!     instance_fallback: true
+//! ```
+//!
+//! Beside the Collector's keys there are two of weir's own. `instance_fallback` (default true): where a resource sets no
+//! `service.instance.id`, the label `instance` is the pod's name, the container's id, host and process id, or the sender's address, so that
+//! replicas do not overwrite one another; false leaves it out, as the Collector does. `created_samples` (default false): OpenMetrics'
+//! `_created` samples.
+//!
+//! Spec: OpenTelemetry "Prometheus and OpenMetrics compatibility".
+
+mod apply;
+mod exponential;
+mod glob;
+mod labels;
+mod names;
+mod points;
+mod reports;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::{Request as HttpRequest, Response, StatusCode, header};
+use hyper::body::Incoming;
+use parking_lot::RwLock;
+use serde::Deserialize;
+
+pub use names::Strategy;
+
+use self::{apply::Applier, reports::Reports};
+use crate::{
+    component::{
+        AuthError, BuildContext, BuildError, Clock, Exporter, ExporterConfig, Outcome, Request, ServerAuth, Shutdown, Stability,
+        Task,
+    },
+    config::{Diagnostics, GoDuration, Node, Section, read2},
+    delivery,
+    exposition::{FamilyKind, LeftOut, PageSource, Scrapes, plain},
+    signal::{ContextNeeds, Signal},
+    transport::server::{Body, Bound, HttpServerSettings, HttpService},
+};
+
+/// What the page shows and where.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Put in front of every metric's name, with an underscore.
+    pub namespace: String,
+    /// Labels that every series gets.
+    pub const_labels: BTreeMap<String, String>,
+    /// Shows each point's own time. Prometheus then no longer notices when a series ends.
+    pub send_timestamps: bool,
+    /// A series without a new point for this long leaves the page.
+    pub metric_expiration: GoDuration,
+    /// Answers scrapers that ask for OpenMetrics with it; exemplars need it.
+    pub enable_open_metrics: bool,
+    /// Which resource attributes become labels of every series.
+    pub resource_constant_labels: ResourceLabels,
+    /// The older way to say that all of them do.
+    pub resource_to_telemetry_conversion: Conversion,
+    /// Leaves the `otel_scope_…` labels out.
+    pub without_scope_info: bool,
+    /// The older way to say `translation_strategy: UnderscoreEscapingWithoutSuffixes` (by `false`).
+    pub add_metric_suffixes: bool,
+    /// What becomes of names.
+    pub translation_strategy: Option<Strategy>,
+    /// Parsed as the Collector does; this exporter needs no queue.
+    pub sending_queue: Section<delivery::Queue>,
+    /// See the module's text.
+    pub instance_fallback: bool,
+    /// See the module's text.
+    pub created_samples: bool,
+}
+
+/// `resource_constant_labels`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceLabels {
+    /// Attribute names, `*` and `?` allowed.
+    pub included: Vec<String>,
+    /// Those of them that are not meant.
+    pub excluded: Vec<String>,
+}
+
+/// `resource_to_telemetry_conversion`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Conversion {
+    pub enabled: bool,
+    /// Leaves `service.name`, `service.namespace` and `service.instance.id` out.
+    pub exclude_service_attributes: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            namespace: String::new(),
+            const_labels: BTreeMap::new(),
+            send_timestamps: false,
+            metric_expiration: GoDuration(Duration::from_secs(300)),
+            enable_open_metrics: false,
+            resource_constant_labels: ResourceLabels::default(),
+            resource_to_telemetry_conversion: Conversion::default(),
+            without_scope_info: false,
+            add_metric_suffixes: true,
+            translation_strategy: None,
+            sending_queue: Section::absent(),
+            instance_fallback: true,
+            created_samples: false,
+        }
+    }
+}
+
+impl Settings {
+    pub(crate) fn strategy(&self) -> Strategy {
+        self.translation_strategy.unwrap_or(if self.add_metric_suffixes {
+            Strategy::UnderscoreEscapingWithSuffixes
+        } else {
+            Strategy::UnderscoreEscapingWithoutSuffixes
+        })
+    }
+
+    /// Whether a resource attribute becomes a label of every series.
+    fn promotes(&self, key: &str) -> bool {
+        let conversion = self.resource_to_telemetry_conversion;
+        let is_service = matches!(key, "service.name" | "service.namespace" | "service.instance.id");
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| glob::matches(pattern, key));
+        (conversion.enabled && !(is_service && conversion.exclude_service_attributes))
+            || (any(&self.resource_constant_labels.included) && !any(&self.resource_constant_labels.excluded))
+    }
+}
+
+/// The settings with the server block beside them.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    pub settings: Settings,
+    pub server: HttpServerSettings,
+}
+
+impl ExporterConfig for Config {
+    const TYPE: &'static str = "prometheus";
+    const STABILITY: Stability = Stability::Beta;
+    const SIGNALS: &'static [Signal] = &[Signal::Metrics];
+    const RENDERS_PAGES: bool = true;
+
+    fn read(node: &Node, found: &mut Diagnostics) -> Self {
+        let (settings, server): (Settings, HttpServerSettings) = read2(node, found);
+        if server.endpoint.is_empty() {
+            let help = "for example `endpoint: 127.0.0.1:8889`".to_owned();
+            found.error(node.origin, "`endpoint` says where the page is served, and is missing", Some(help));
+        }
+        server.check(node, found);
+        if !settings.add_metric_suffixes && settings.translation_strategy.is_some() {
+            let origin = node.nearest("add_metric_suffixes").origin;
+            found.ineffective(
+                origin,
+                "`add_metric_suffixes` is older than `translation_strategy`",
+                "`translation_strategy` decides",
+            );
+        }
+        if settings.sending_queue.get().is_some() {
+            let origin = node.nearest("sending_queue").origin;
+            found.ineffective(origin, "a page needs no `sending_queue`", "points are applied as they come");
+        }
+        Self { settings, server }
+    }
+
+    fn delivery(&self) -> delivery::Settings {
+        delivery::Settings::default()
+    }
+
+    fn needs(&self) -> ContextNeeds {
+        ContextNeeds { peer: self.settings.instance_fallback, ..ContextNeeds::default() }
+    }
+
+    fn build(self, context: BuildContext) -> Result<Arc<dyn Exporter>, BuildError> {
+        let id = context.id.as_str().to_owned();
+        let auth = self.server.auth.get().map(|auth| context.extensions.server_auth(&auth.authenticator)).transpose()?;
+        let left_out = Arc::new(LeftOut::new(&context.telemetry, &id));
+        let scrapes = Scrapes::new(self.settings.enable_open_metrics, self.settings.created_samples, left_out);
+        let reports = Reports::new(&context.telemetry, &id);
+        let (info_name, _) =
+            self.settings.strategy().metric_name(&self.settings.namespace, "target_info", "", FamilyKind::Info, false);
+        let page = Arc::new(MetricsPage {
+            applier: Applier::new(self.settings.clone(), reports),
+            pages: RwLock::default(),
+            scrapes,
+            auth,
+            clock: context.clock,
+            expiration: u64::try_from(self.settings.metric_expiration.0.as_nanos()).unwrap_or(u64::MAX),
+            send_timestamps: self.settings.send_timestamps,
+            info_name,
+            swept: AtomicU64::new(0),
+        });
+        Ok(Arc::new(Prometheus { id, server: self.server, page }))
+    }
+}
+
+struct Prometheus {
+    id: String,
+    server: HttpServerSettings,
+    page: Arc<MetricsPage>,
+}
+
+/// What is served, shared by the exporter and its listener.
+struct MetricsPage {
+    applier: Applier,
+    pages: RwLock<Vec<Arc<dyn PageSource>>>,
+    scrapes: Scrapes,
+    auth: Option<Arc<dyn ServerAuth>>,
+    clock: Clock,
+    /// Nanoseconds; 0 keeps series for ever.
+    expiration: u64,
+    send_timestamps: bool,
+    info_name: String,
+    /// When expired series were last looked for.
+    swept: AtomicU64,
+}
+
+impl Exporter for Prometheus {
+    fn start(&self, shutdown: Shutdown) -> BoxFuture<'_, Result<Option<Task>, BuildError>> {
+        Box::pin(async move {
+            let key = format!("exporters::{}::endpoint", self.id);
+            let bound = Bound::bind(&self.server, &key).await?;
+            for address in bound.addresses() {
+                tracing::info!(exporter = self.id, "metrics page at http://{address}/metrics");
+            }
+            Ok(Some(bound.serve(self.page.clone(), shutdown)))
+        })
+    }
+
+    fn export(&self, request: Request) -> BoxFuture<'_, Outcome> {
+        if request.signal == Signal::Metrics {
+            let now = self.page.clock.now().0;
+            for batch in &request.parts {
+                self.page.applier.apply(&batch.payload, batch.context.peer, now);
+            }
+            self.page.sweep_in_time(now);
+        }
+        Box::pin(std::future::ready(Outcome::DELIVERED))
+    }
+
+    fn add_page(&self, page: Arc<dyn PageSource>) {
+        self.page.pages.write().push(page);
+    }
+}
+
+impl MetricsPage {
+    /// Updates before this time are too old for the page.
+    fn oldest(&self, now: u64) -> u64 {
+        if self.expiration == 0 { 0 } else { now.saturating_sub(self.expiration) }
+    }
+
+    /// Frees expired series, also where nobody scrapes.
+    fn sweep_in_time(&self, now: u64) {
+        let last = self.swept.load(Ordering::Relaxed);
+        let pause = (self.expiration / 4).max(1_000_000_000);
+        let due = now.saturating_sub(last) >= pause;
+        if due && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.applier.sweep(self.oldest(now));
+        }
+    }
+
+    fn sources(&self) -> Vec<Arc<dyn PageSource>> {
+        let now = self.clock.now().0;
+        self.sweep_in_time(now);
+        let snapshot = self.applier.store.snapshot(self.oldest(now), self.send_timestamps, &self.info_name);
+        let mut sources: Vec<Arc<dyn PageSource>> = self.pages.read().clone();
+        sources.push(Arc::new(snapshot));
+        sources
+    }
+}
+
+const HELP: &str = "weir: metrics for Prometheus are at /metrics\n";
+
+impl HttpService for MetricsPage {
+    fn call(self: Arc<Self>, request: HttpRequest<Incoming>, _peer: Option<SocketAddr>) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move {
+            if let Some(auth) = &self.auth
+                && let Err(error) = auth.authenticate(request.headers()).await
+            {
+                return refused(&error);
+            }
+            match request.uri().path() {
+                "/metrics" => self.scrapes.answer(request.method(), request.headers(), self.sources()),
+                "/" => plain(StatusCode::OK, HELP),
+                _ => plain(StatusCode::NOT_FOUND, HELP),
+            }
+        })
+    }
+}
+
+fn refused(error: &AuthError) -> Response<Body> {
+    let status = match error {
+        AuthError::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        AuthError::Denied(_) => StatusCode::FORBIDDEN,
+        AuthError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = plain(status, format!("{error}\n"));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic, Bearer"));
+    }
+    response
+}

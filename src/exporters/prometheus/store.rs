@@ -1,0 +1,380 @@
+//! The series that OTLP metrics became, until they expire.
+//!
+//! In:   points, by [`Store::update`], a lock a family held for the points of one metric of one request.
+//! Out:  [`Snapshot`]s, which copy a thousand rows at a time under that lock and write them without it.
+//! Lost: a series that got no point for `metric_expiration`, or a point without a recorded value.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use smallvec::SmallVec;
+
+use super::points::{Ignored, Incoming, Point, Taken, Value};
+use crate::exposition::{Bucket, Family, FamilyKind, LabelBlock, Page, PageSource};
+
+/// What a point's resource, scope and attributes hash to, as their bytes stand: 128 bits of two keyed hashes.
+pub(super) type RawKey = (u64, u64);
+
+/// Orders of attributes that are remembered for one series; senders have one.
+const ALIASES_MAX: usize = 4;
+/// Rows copied under one hold of a family's lock.
+const COPIED: usize = 1024;
+
+/// (job, instance) → what `target_info` says.
+type Infos = HashMap<(Option<String>, Option<String>), Info>;
+
+struct Info {
+    labels: Arc<LabelBlock>,
+    updated: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Store {
+    families: RwLock<HashMap<String, Arc<Rows>>>,
+    infos: Mutex<Infos>,
+    series: Arc<AtomicUsize>,
+}
+
+/// The series of one family.
+pub(super) struct Rows {
+    name: String,
+    kind: FamilyKind,
+    unit: String,
+    inner: Mutex<Inner>,
+    series: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Inner {
+    help: String,
+    /// Taken out of the store: who still holds it looks it up anew.
+    gone: bool,
+    rows: Vec<Option<Row>>,
+    free: Vec<u32>,
+    by_key: HashMap<RawKey, u32, foldhash::fast::RandomState>,
+    by_labels: HashTable<u32>,
+    bounds: Option<Arc<[f64]>>,
+}
+
+struct Row {
+    labels: Arc<LabelBlock>,
+    keys: SmallVec<[RawKey; 1]>,
+    /// When the last point came.
+    updated: u64,
+    point: Point,
+}
+
+/// The rows of a family, open for the points of one metric.
+pub(super) struct Open<'a> {
+    inner: MutexGuard<'a, Inner>,
+    series: &'a AtomicUsize,
+    /// The time of the request, in nanoseconds.
+    now: u64,
+}
+
+impl Store {
+    pub(super) fn series(&self) -> usize {
+        self.series.load(Ordering::Relaxed)
+    }
+
+    /// The rows of a family, made if need be; the kind that has the name if it is not `kind`.
+    pub(super) fn family(&self, name: &str, kind: FamilyKind, unit: &str) -> Result<Arc<Rows>, FamilyKind> {
+        if let Some(rows) = self.families.read().get(name) {
+            if rows.kind == kind {
+                return Ok(rows.clone());
+            }
+            if !rows.inner.lock().is_empty() {
+                return Err(rows.kind);
+            }
+        }
+        let mut families = self.families.write();
+        if let Some(rows) = families.get(name) {
+            if rows.kind == kind {
+                return Ok(rows.clone());
+            }
+            let mut inner = rows.inner.lock();
+            if !inner.is_empty() {
+                return Err(rows.kind);
+            }
+            inner.gone = true;
+        }
+        let rows = Arc::new(Rows {
+            name: name.to_owned(),
+            kind,
+            unit: unit.to_owned(),
+            inner: Mutex::default(),
+            series: self.series.clone(),
+        });
+        families.insert(name.to_owned(), rows.clone());
+        Ok(rows)
+    }
+
+    pub(super) fn inform(&self, job: Option<&str>, instance: Option<&str>, labels: &LabelBlock, now: u64) {
+        let mut infos = self.infos.lock();
+        let known = infos.entry((job.map(str::to_owned), instance.map(str::to_owned)));
+        let info = known.or_insert_with(|| Info { labels: Arc::new(labels.clone()), updated: now });
+        info.updated = now;
+        if *info.labels != *labels {
+            info.labels = Arc::new(labels.clone());
+        }
+    }
+
+    /// Forgets what got nothing since `oldest`.
+    pub(super) fn sweep(&self, oldest: u64) {
+        self.infos.lock().retain(|_, info| info.updated >= oldest);
+        let families: Vec<Arc<Rows>> = self.families.read().values().cloned().collect();
+        for rows in families {
+            let mut from = 0;
+            // In pieces, so that nobody waits for the whole of a large family.
+            while let Some(next) = rows.expire(from, oldest) {
+                from = next;
+            }
+            if rows.inner.lock().is_empty() {
+                let mut families = self.families.write();
+                let mut inner = rows.inner.lock();
+                // Only this very family, and only if it stayed empty.
+                if inner.is_empty() && families.get(&rows.name).is_some_and(|known| Arc::ptr_eq(known, &rows)) {
+                    inner.gone = true;
+                    families.remove(&rows.name);
+                }
+            }
+        }
+    }
+
+    /// What a page shows. Series without a point since `oldest` are left out.
+    pub(super) fn snapshot(&self, oldest: u64, times: bool, info_name: &str) -> Snapshot {
+        let families = self.families.read().values().cloned().collect();
+        let infos: Vec<_> =
+            self.infos.lock().values().filter(|info| info.updated >= oldest).map(|info| info.labels.clone()).collect();
+        Snapshot { families, infos, oldest, times, info_name: info_name.to_owned() }
+    }
+}
+
+impl Rows {
+    /// `None`: it was taken out of the store meanwhile.
+    pub(super) fn open(&self, help: &str, now: u64) -> Option<Open<'_>> {
+        let mut inner = self.inner.lock();
+        if inner.gone {
+            return None;
+        }
+        if inner.help.is_empty() {
+            help.clone_into(&mut inner.help);
+        }
+        Some(Open { inner, series: &self.series, now })
+    }
+
+    /// Removes expired rows from number `from` on; the number to go on with.
+    fn expire(&self, from: usize, oldest: u64) -> Option<usize> {
+        let mut inner = self.inner.lock();
+        let to = (from + COPIED * 4).min(inner.rows.len());
+        for at in from..to {
+            if inner.rows.get(at).is_some_and(|row| row.as_ref().is_some_and(|row| row.updated < oldest)) {
+                inner.remove(at as u32);
+                self.series.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        (to < inner.rows.len()).then_some(to)
+    }
+
+    /// Copies rows from number `from` on; the number to go on with.
+    fn copy(&self, from: usize, oldest: u64, into: &mut Vec<(Arc<LabelBlock>, Point)>) -> Option<usize> {
+        let inner = self.inner.lock();
+        into.clear();
+        let to = (from + COPIED).min(inner.rows.len());
+        let rows = inner.rows.get(from..to).unwrap_or_default().iter().flatten();
+        into.extend(rows.filter(|row| row.updated >= oldest).map(|row| (row.labels.clone(), row.point.clone())));
+        (to < inner.rows.len()).then_some(to)
+    }
+}
+
+impl Inner {
+    fn is_empty(&self) -> bool {
+        self.by_labels.is_empty()
+    }
+
+    fn find(&self, labels: &LabelBlock) -> Option<u32> {
+        self.by_labels
+            .find(labels.identity(), |at| {
+                self.rows.get(*at as usize).and_then(Option::as_ref).is_some_and(|row| *row.labels == *labels)
+            })
+            .copied()
+    }
+
+    fn remove(&mut self, at: u32) {
+        let Some(row) = self.rows.get_mut(at as usize).and_then(Option::take) else { return };
+        for key in &row.keys {
+            self.by_key.remove(key);
+        }
+        if let Ok(entry) = self.by_labels.find_entry(row.labels.identity(), |known| *known == at) {
+            entry.remove();
+        }
+        self.free.push(at);
+    }
+
+    fn insert(&mut self, row: Row) {
+        let identity = row.labels.identity();
+        let keys = row.keys.clone();
+        let at = if let Some(at) = self.free.pop() {
+            if let Some(slot) = self.rows.get_mut(at as usize) {
+                *slot = Some(row);
+            }
+            at
+        } else {
+            self.rows.push(Some(row));
+            (self.rows.len() - 1) as u32
+        };
+        for key in keys {
+            self.by_key.insert(key, at);
+        }
+        let rows = &self.rows;
+        self.by_labels.insert_unique(identity, at, |known| {
+            rows.get(*known as usize).and_then(Option::as_ref).map_or(0, |row| row.labels.identity())
+        });
+    }
+}
+
+impl Open<'_> {
+    /// Gives the series of `key` a point. `labels` are made only if the key was not seen before.
+    pub(super) fn update(
+        &mut self,
+        key: RawKey,
+        labels: impl FnOnce() -> LabelBlock,
+        incoming: Incoming,
+    ) -> Result<Taken, Ignored> {
+        let now = self.now;
+        let at = match self.locate(key, labels) {
+            Ok(at) => at,
+            Err(labels) => {
+                let row =
+                    Row { labels: Arc::new(labels), keys: SmallVec::from_iter([key]), updated: now, point: Point::new(incoming) };
+                self.inner.insert(row);
+                self.series.fetch_add(1, Ordering::Relaxed);
+                return Ok(Taken::Plainly);
+            }
+        };
+        let Some(row) = self.inner.rows.get_mut(at as usize).and_then(Option::as_mut) else { return Ok(Taken::Plainly) };
+        let taken = row.point.take(incoming)?;
+        row.updated = now;
+        Ok(taken)
+    }
+
+    /// The point said that there is no value any more.
+    pub(super) fn forget(&mut self, key: RawKey, labels: impl FnOnce() -> LabelBlock) {
+        if let Ok(at) = self.locate(key, labels) {
+            self.inner.remove(at);
+            self.series.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn locate(&mut self, key: RawKey, labels: impl FnOnce() -> LabelBlock) -> Result<u32, LabelBlock> {
+        if let Some(at) = self.inner.by_key.get(&key) {
+            return Ok(*at);
+        }
+        let labels = labels();
+        let Some(at) = self.inner.find(&labels) else { return Err(labels) };
+        if let Some(row) = self.inner.rows.get_mut(at as usize).and_then(Option::as_mut)
+            && row.keys.len() < ALIASES_MAX
+        {
+            row.keys.push(key);
+            self.inner.by_key.insert(key, at);
+        }
+        Ok(at)
+    }
+
+    /// The same bounds as the series before has, if they are the same.
+    pub(super) fn bounds(&mut self, bounds: &[f64]) -> Arc<[f64]> {
+        match &self.inner.bounds {
+            Some(known) if **known == *bounds => known.clone(),
+            _ => {
+                let shared: Arc<[f64]> = bounds.into();
+                self.inner.bounds = Some(shared.clone());
+                shared
+            }
+        }
+    }
+}
+
+/// The families of a store at the time of a scrape; their rows are those of the time of writing.
+pub(super) struct Snapshot {
+    families: Vec<Arc<Rows>>,
+    infos: Vec<Arc<LabelBlock>>,
+    oldest: u64,
+    times: bool,
+    info_name: String,
+}
+
+impl PageSource for Snapshot {
+    fn families(&self) -> Vec<Family> {
+        let of_rows = |rows: &Arc<Rows>| Family {
+            name: Cow::Owned(rows.name.clone()),
+            kind: rows.kind,
+            help: Cow::Owned(rows.inner.lock().help.clone()),
+            unit: Cow::Owned(rows.unit.clone()),
+        };
+        let info = Family {
+            name: Cow::Owned(self.info_name.clone()),
+            kind: FamilyKind::Info,
+            help: "Target metadata".into(),
+            unit: "".into(),
+        };
+        self.families.iter().map(of_rows).chain([info]).collect()
+    }
+
+    fn render(&self, number: usize, page: &mut Page<'_>) {
+        let Some(rows) = self.families.get(number) else {
+            for labels in &self.infos {
+                page.number(labels, 1.0, 0, None, None);
+            }
+            return;
+        };
+        let mut copied = Vec::with_capacity(COPIED);
+        let mut from = Some(0);
+        while let Some(at) = from.filter(|_| !page.is_gone()) {
+            from = rows.copy(at, self.oldest, &mut copied);
+            for (labels, point) in &copied {
+                self.write(labels, point, page);
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    fn write(&self, labels: &LabelBlock, point: &Point, page: &mut Page<'_>) {
+        let time = (self.times && point.time != 0).then_some(point.time);
+        match &point.value {
+            Value::Number(value, exemplar) => page.number(labels, *value, point.start, exemplar.as_deref(), time),
+            Value::Classic(classic) => {
+                let mut cumulative = 0_u64;
+                let mut exemplars = classic.exemplars.iter().peekable();
+                let bounds = classic.bounds.iter().copied().chain([f64::INFINITY]);
+                let mut buckets: Vec<Bucket<'_>> = Vec::with_capacity(classic.counts.len());
+                for (at, (bound, count)) in bounds.zip(&classic.counts).enumerate() {
+                    cumulative = cumulative.saturating_add(*count);
+                    let exemplar = exemplars.next_if(|(bucket, _)| *bucket == at).map(|(_, exemplar)| exemplar);
+                    buckets.push(Bucket { upper_bound: bound, cumulative: cumulative as f64, exemplar });
+                }
+                // The last bucket is what the format counts as all there are.
+                let count = classic.count.max(cumulative);
+                if let Some(last) = buckets.last_mut().filter(|last| last.upper_bound == f64::INFINITY) {
+                    last.cumulative = count as f64;
+                }
+                page.histogram(labels, classic.sum, count as f64, point.start, &buckets, None, time);
+            }
+            Value::Exponential(exponential) => {
+                let native = exponential.native();
+                page.histogram(labels, exponential.sum, exponential.count() as f64, point.start, &[], native.as_ref(), time);
+            }
+            Value::Summary(summary) => {
+                page.summary(labels, summary.sum, summary.count as f64, point.start, &summary.quantiles, time);
+            }
+        }
+    }
+}
