@@ -1,6 +1,7 @@
 //! Batches leave here.
 
 pub mod debug;
+pub mod file;
 pub mod nop;
 pub mod otlp_grpc;
 pub mod otlp_http;
@@ -11,6 +12,7 @@ use crate::component::ExporterFactory;
 /// Every exporter a configuration can name.
 pub const EXPORTERS: &[ExporterFactory] = &[
     ExporterFactory::of::<debug::Config>(),
+    ExporterFactory::of::<file::Config>(),
     ExporterFactory::of::<nop::Config>(),
     ExporterFactory::of::<otlp_grpc::Config>(),
     ExporterFactory::of::<otlp_http::Config>(),

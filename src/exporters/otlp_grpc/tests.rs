@@ -515,7 +515,7 @@ balancer_name: round_robin
     let delivery = config.delivery();
     assert_eq!(delivery.timeout, Some(Duration::from_secs(12)));
     assert_eq!(delivery.queue.unwrap().queue_size, Some(7));
-    assert_eq!(delivery.retry.max_elapsed_time, Some(GoDuration(Duration::from_secs(60))));
+    assert_eq!(delivery.retry.max_elapsed_time, Some(GoDuration(Duration::from_mins(1))));
     assert!(config.client.target().unwrap().spread);
     assert!(!format!("{:?}", config.client.headers).contains("\"b\""));
 }

@@ -220,21 +220,15 @@ async fn secured(io: Io, tls: &TlsClient, host: &str, name: &str) -> Result<Open
     let failed = |reason: String| ConnectError::Tls { name: name.to_owned(), reason };
     let server = tls.server_name(host).map_err(|error| failed(error.to_string()))?;
     let stream = TlsConnector::from(tls.config()).connect(server, io).await.map_err(|error| {
-        let hint = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            .is_some_and(|inner| matches!(inner, rustls::Error::InvalidMessage(_)));
         // A connection that breaks during the handshake may be a restart: that passes. What rustls found does not.
-        if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-            failed(if hint {
-                format!("{error}; does it speak plaintext? then set `tls::insecure: true`")
-            } else {
-                error.to_string()
-            })
-        } else {
-            ConnectError::Network {
-                name: name.to_owned(),
-                reason: format!("the connection broke during the TLS handshake: {error}"),
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                failed(format!("{error}; does it speak plaintext? then set `tls::insecure: true`"))
+            }
+            Some(_) => failed(error.to_string()),
+            None => {
+                let reason = format!("the connection broke during the TLS handshake: {error}");
+                ConnectError::Network { name: name.to_owned(), reason }
             }
         }
     })?;

@@ -151,6 +151,9 @@ impl Reader {
             return if answer.cut {
                 Outcome::Delivered { warning: Some("the backend accepted it with an answer too large to read".to_owned()) }
             } else {
+                // The answer is in the request's encoding, unless it says otherwise.
+                let kind = content_type(&answer.headers);
+                let json = if json { !kind.starts_with("application/x-protobuf") } else { kind.starts_with("application/json") };
                 success(signal, &answer.body, json)
             };
         }
@@ -245,9 +248,13 @@ fn details(trailers: &HeaderMap) -> Status {
     details.map(|bytes| response::decode_status(&bytes)).unwrap_or_default()
 }
 
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+}
+
 /// What an HTTP error says: `google.rpc.Status` in protobuf or JSON, or plain text.
 fn told(headers: &HeaderMap, body: &[u8]) -> Status {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = content_type(headers);
     if kind.starts_with("application/x-protobuf") {
         response::decode_status(body)
     } else if kind.starts_with("application/json") {

@@ -20,6 +20,7 @@ use super::Resolve;
 use crate::{
     component::{BuildContext, Clock, Extensions},
     config::{Input, Machine, Node, load},
+    internal_telemetry::Telemetry,
     signal::{Batch, ComponentId, Signal},
 };
 
@@ -424,7 +425,7 @@ pub(crate) fn inflated(encoding: &str, body: &[u8]) -> Vec<u8> {
 pub(crate) fn build_context(extensions: Extensions) -> BuildContext {
     BuildContext {
         id: ComponentId::parse("otlp_grpc").unwrap(),
-        telemetry: Default::default(),
+        telemetry: Telemetry::default(),
         health: Arc::default(),
         extensions: Arc::new(extensions),
         clock: Clock::system(),

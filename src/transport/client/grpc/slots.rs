@@ -24,7 +24,7 @@ const ADDRESSES_MAX: usize = 64;
 /// The connections of a channel.
 pub(super) struct Slots {
     spread: bool,
-    slots: Vec<Arc<Slot>>,
+    all: Vec<Arc<Slot>>,
     next: usize,
     looked_up: Option<Instant>,
     looking_up: bool,
@@ -110,13 +110,13 @@ impl Slot {
 
 impl Slots {
     pub(super) fn new(spread: bool) -> Self {
-        let slots = if spread { Vec::new() } else { vec![Slot::new(None)] };
-        Self { spread, slots, next: 0, looked_up: None, looking_up: false }
+        let all = if spread { Vec::new() } else { vec![Slot::new(None)] };
+        Self { spread, all, next: 0, looked_up: None, looking_up: false }
     }
 
     /// A connection that broke: not used again, and the name is looked up afresh.
     pub(super) fn forget(&mut self, broken: &Arc<Link>) {
-        for slot in &self.slots {
+        for slot in &self.all {
             let mut link = slot.link.lock();
             if link.as_ref().is_some_and(|link| Arc::ptr_eq(link, broken)) {
                 *link = None;
@@ -126,7 +126,7 @@ impl Slots {
     }
 
     pub(super) fn drop_all(&mut self) {
-        for slot in &self.slots {
+        for slot in &self.all {
             *slot.link.lock() = None;
         }
         self.looked_up = None;
@@ -134,8 +134,8 @@ impl Slots {
 
     /// Slots for these addresses; those that stay keep their connections, calls on the others finish.
     fn replace(&mut self, addresses: Vec<Address>) {
-        let old = std::mem::take(&mut self.slots);
-        self.slots = addresses
+        let old = std::mem::take(&mut self.all);
+        self.all = addresses
             .into_iter()
             .take(ADDRESSES_MAX)
             .map(|address| {
@@ -149,9 +149,9 @@ impl Slots {
     /// The slots, starting with the one whose turn it is.
     fn in_turn(&mut self) -> Vec<Arc<Slot>> {
         self.next = self.next.wrapping_add(1);
-        let count = self.slots.len().max(1);
+        let count = self.all.len().max(1);
         let start = self.next % count;
-        let (tail, head) = self.slots.split_at_checked(start).unwrap_or((&[], &self.slots));
+        let (tail, head) = self.all.split_at_checked(start).unwrap_or((&[], &self.all));
         head.iter().chain(tail).cloned().collect()
     }
 }
@@ -160,7 +160,7 @@ impl Slots {
 pub(super) async fn link(shared: &Arc<Shared>, tasks: &Arc<Mutex<JoinSet<()>>>) -> Result<Arc<Link>, ConnectError> {
     let single = {
         let slots = shared.slots.lock();
-        if slots.spread { None } else { slots.slots.first().cloned() }
+        if slots.spread { None } else { slots.all.first().cloned() }
     };
     if let Some(slot) = single {
         return match slot.usable() {
@@ -178,9 +178,8 @@ pub(super) async fn link(shared: &Arc<Shared>, tasks: &Arc<Mutex<JoinSet<()>>>) 
     for slot in in_turn {
         match slot.usable() {
             Some(link) if usable.is_none() => usable = Some(link),
-            Some(_) => {}
             None if !slot.rests() => idle.push(slot),
-            None => {}
+            Some(_) | None => {}
         }
     }
     let Some(usable) = usable else { return first_of_all(shared, tasks).await };
