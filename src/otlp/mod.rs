@@ -18,6 +18,8 @@ pub mod wire;
 #[cfg(test)]
 pub(crate) mod arbitrary;
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 pub(crate) mod oracle;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,6 +8,8 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
+use super::laws;
+
 pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {
     let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
     KeyValue { key: key.to_owned(), value: Some(value), key_strindex: 0 }
@@ -37,4 +39,30 @@ pub(crate) fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {
 
 pub(crate) fn one_span() -> Vec<u8> {
     request(vec![span("GET /cart")]).encode_to_vec()
+}
+
+/// What the fuzz targets kept.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn the_scan_agrees_with_prost_on_the_corpus() {
+    let corpus = corpus("scan");
+    assert!(!corpus.is_empty());
+    for (signal, payload) in corpus.iter().filter_map(|data| laws::signal(data)) {
+        laws::scan_agrees_with_prost(signal, payload);
+    }
+}
+
+#[test]
+fn edits_change_nothing_else_on_the_corpus() {
+    let corpus = corpus("edit");
+    assert!(!corpus.is_empty());
+    for data in &corpus {
+        if let Some((signal, payload)) = laws::signal(data) {
+            laws::edits_change_nothing_else(signal, payload, data[0] / 3);
+        }
+    }
 }
