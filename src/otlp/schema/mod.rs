@@ -2,6 +2,9 @@
 //!
 //! `proto/` says the same in protobuf's own language; a test compares the two, field by field.
 
+#[cfg(test)]
+mod tests;
+
 use crate::signal::Signal;
 
 /// A message type.
