@@ -90,6 +90,10 @@ impl ConnectorConfig for Config {
     const STABILITY: Stability = Stability::Alpha;
     const PAIRS: &'static [(Signal, Signal)] = &[(Signal::Traces, Signal::Metrics)];
 
+    fn has_page(&self) -> bool {
+        true
+    }
+
     fn read(node: &Node, found: &mut Diagnostics) -> Self {
         let settings: Settings = read(node, found);
         settings.check(node, found);

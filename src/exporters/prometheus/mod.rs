@@ -195,6 +195,20 @@ impl ExporterConfig for Config {
         Self { settings, server }
     }
 
+    fn renders_pages(&self) -> bool {
+        let plain = Settings {
+            // These leave a connector's rows as they are.
+            enable_open_metrics: self.settings.enable_open_metrics,
+            metric_expiration: self.settings.metric_expiration,
+            sending_queue: self.settings.sending_queue.clone(),
+            instance_fallback: self.settings.instance_fallback,
+            created_samples: self.settings.created_samples,
+            ..Settings::default()
+        };
+        self.settings.strategy() == Strategy::UnderscoreEscapingWithSuffixes
+            && Settings { translation_strategy: None, ..self.settings.clone() } == plain
+    }
+
     fn delivery(&self) -> delivery::Settings {
         delivery::Settings::default()
     }
