@@ -44,16 +44,13 @@ impl Exemplars {
             value: candidate.value,
             unix_nanos: candidate.unix_nanos,
         };
-        match self.chosen.iter_mut().find(|old| old.bucket == bucket) {
-            Some(old) => {
-                if beats(&new, old) {
-                    *old = new;
-                }
+        if let Some(old) = self.chosen.iter_mut().find(|old| old.bucket == bucket) {
+            if beats(&new, old) {
+                *old = new;
             }
-            None => {
-                self.chosen.reserve_exact(1);
-                self.chosen.push(new);
-            }
+        } else {
+            self.chosen.reserve_exact(1);
+            self.chosen.push(new);
         }
     }
 }

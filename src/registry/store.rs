@@ -53,8 +53,9 @@ impl KeyHead {
     }
 
     fn from_bytes(bytes: &[u8; HEAD_LEN]) -> Self {
-        let [a, b, c, d, e, f, g, h, code, flags] = *bytes;
-        Self { owner: u32::from_le_bytes([a, b, c, d]), name_len: u32::from_le_bytes([e, f, g, h]), code, flags }
+        let [numbers @ .., code, flags] = *bytes;
+        let numbers = u64::from_le_bytes(numbers);
+        Self { owner: numbers as u32, name_len: (numbers >> 32) as u32, code, flags }
     }
 }
 
@@ -259,7 +260,7 @@ impl<L> RowStore<L> {
     pub fn touch(&self, row: RowId) -> u64 {
         let (page, at) = place(row.0);
         let Some(page) = self.pages.get(page) else { return 0 };
-        let front = page.fronts.get(at).map_or(0, |front| front.gate_bits());
+        let front = page.fronts.get(at).map_or(0, Front::first_byte);
         let numbers = at * self.stride;
         let first = page.numbers.get(numbers).copied().unwrap_or(0);
         let later = page.numbers.get(numbers + 8).copied().unwrap_or(0);
@@ -526,7 +527,7 @@ impl<L> RowStore<L> {
 
 impl Front {
     #[inline]
-    fn gate_bits(&self) -> u64 {
+    fn first_byte(&self) -> u64 {
         // The key's first byte lies on the line that the comparison reads.
         u64::from(self.key.0.first().copied().unwrap_or(0))
     }

@@ -1,4 +1,5 @@
 //! The promises of the store.
+#![expect(clippy::float_cmp, reason = "sums of few whole numbers are exact")]
 
 use super::{ExponentialHistogram, Key, KeyHead, Observation, RowStore, Shape};
 

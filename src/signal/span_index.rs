@@ -35,9 +35,9 @@ pub struct SpanEntry {
     pub parent_span_id: u32,
     pub start_unix_nanos: u64,
     pub end_unix_nanos: u64,
-    /// `Span.kind`, 0 to 5; other numbers as 0.
+    /// `Span.kind`, 0 to 5; other numbers as 255.
     pub kind: u8,
-    /// `Status.code`, 0 to 2; other numbers as 0.
+    /// `Status.code`, 0 to 2; other numbers as 255.
     pub status: u8,
     /// The scope this span belongs to: the `InstrumentationScope` message.
     pub scope: (u32, u32),

@@ -5,6 +5,7 @@
 
 use super::{
     dimensions::{Dimensions, put_text_attribute},
+    fold,
     owners::Owners,
     settings::AdjustedCounts,
     trace_state::Threshold,
@@ -14,7 +15,7 @@ use crate::{
         view::{AttributesView, ResourceView, ScopeView, SpanView, View},
         wire,
     },
-    registry::{Candidate, Key, KeyHead, Observation, RowId, RowStore},
+    registry::{Candidate, Guard, Key, KeyHead, Observation, RowId, RowStore, Scope, Verdict, explosive},
     signal::{ResourceEntry, SpanEntry, SpanIndex},
 };
 
@@ -42,6 +43,7 @@ pub(super) struct Stream<L> {
     pub(super) counts: Counts,
     pub(super) dimensions: Dimensions,
     pub(super) store: RowStore<L>,
+    pub(super) guard: Option<Guard>,
 }
 
 /// How spans are counted, by the settings.
@@ -75,6 +77,8 @@ pub(super) struct Tally {
     /// Ended before they began.
     pub(super) backwards: u64,
     pub(super) overflowed: u64,
+    /// Counted in a row with a folded label.
+    pub(super) folded: u64,
 }
 
 /// A span on its way to its row.
@@ -128,7 +132,6 @@ impl Aggregator {
         tally
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, from the loop above")]
     fn resource<L>(
         &mut self,
         payload: &[u8],
@@ -174,7 +177,7 @@ impl Aggregator {
             let mut filled = 0;
             self.scratch.clear();
             for (at, span) in spans.iter().enumerate() {
-                if !self.rules.kinds.get(usize::from(span.kind)).copied().unwrap_or(true) {
+                if !self.rules.kinds.get(usize::from(span.kind)).copied().unwrap_or(self.rules.kinds[0]) {
                     tally.other_kind += u64::from(first);
                     continue;
                 }
@@ -270,7 +273,6 @@ impl Aggregator {
         Key { head: pending.head, tail: slice(from, pending.tail) }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, in the innermost loop")]
     #[inline]
     fn update<L>(
         &self,
@@ -332,10 +334,31 @@ impl Aggregator {
             *rows += u32::from(found.new);
             return (found.row, false);
         }
-        *rows += 1;
         let extra = self.extra(batch, stream, pending, span, around);
         let key = self.tail(batch, pending);
-        (stream.store.insert(pending.hash, &key, batch.received_unix_nanos, extra), self.rules.exemplars)
+        let labels = admit(stream, owners, number, &key, batch.received_unix_nanos);
+        let count = |owners: &mut Owners, owner| {
+            if let Some(rows) = owners.get_mut(owner).and_then(|owner| owner.rows.get_mut(number)) {
+                *rows += 1;
+            }
+        };
+        if labels == 0 {
+            count(owners, batch.owner);
+            return (stream.store.insert(pending.hash, &key, batch.received_unix_nanos, extra), self.rules.exemplars);
+        }
+        tally.folded += 1;
+        let owner = if labels & 1 == 0 { batch.owner } else { owners.overflow(batch.received_unix_nanos).unwrap_or(batch.owner) };
+        let guard = stream.guard.as_mut();
+        let mut folded =
+            fold::fold(&key, owner, extra.as_deref(), labels, |name| guard.as_ref().map(|guard| guard.label_of(name)));
+        let extra = folded.extra.take();
+        let key = folded.key();
+        let hash = stream.store.hash(&key);
+        if let Some(row) = stream.store.find(hash, &key) {
+            return (row, self.rules.exemplars);
+        }
+        count(owners, owner);
+        (stream.store.insert(hash, &key, batch.received_unix_nanos, extra), self.rules.exemplars)
     }
 
     /// The attributes beside the default ones, as fields 1 of a message.
@@ -371,7 +394,7 @@ impl Aggregator {
     /// Counts the events of spans: rows by the span's labels and by attributes of the event.
     fn events<L>(&mut self, batch: &Batch<'_>, owners: &mut Owners, number: usize, stream: &mut Stream<L>, tally: &mut Tally) {
         for (at, span) in batch.spans.iter().enumerate() {
-            if !self.rules.kinds.get(usize::from(span.kind)).copied().unwrap_or(true) {
+            if !self.rules.kinds.get(usize::from(span.kind)).copied().unwrap_or(self.rules.kinds[0]) {
                 continue;
             }
             let view = SpanView::from_entry(batch.payload, span);
@@ -409,6 +432,49 @@ impl Aggregator {
             }
         }
     }
+}
+
+/// Which labels of a new row are folded: none, as long as there is room.
+fn admit<L>(stream: &mut Stream<L>, owners: &Owners, number: usize, key: &Key<'_>, now_unix_nanos: u64) -> u64 {
+    let Stream { store, guard: Some(guard), .. } = stream else { return 0 };
+    let owner = key.head.owner;
+    let owner_rows = || owners.get(owner).and_then(|owner| owner.rows.get(number)).map_or(0, |rows| *rows as usize);
+    for (label, value) in fold::labels(guard, key) {
+        guard.note(label, value);
+    }
+    // Each round folds one more label, or raises the budget a little when there is none left.
+    for _ in 0..64 {
+        let (scope, labels, full) = match guard.ask(owner, owner_rows(), store.len()) {
+            Verdict::Make(labels) => return labels,
+            Verdict::Warn(scope, labels) => (scope, labels, false),
+            Verdict::Choose(scope) => (scope, guard.folded(scope), true),
+        };
+        let of_scope = |row: &Key<'_>| scope == Scope::All || row.head.owner == owner;
+        let rows = store.rows().map(|(_, row, _)| row).filter(of_scope).map(|row| fold::labels(guard, &row));
+        // A service has but one name.
+        let not = labels | u64::from(scope != Scope::All);
+        let label = explosive(rows, not);
+        let name = label.map_or("", |label| guard.name(label)).to_owned();
+        let service = if scope == Scope::All { "" } else { owners.get(owner).map_or("", |owner| &owner.service) };
+        let examples = fold::examples(store, &name, of_scope);
+        if !full {
+            tracing::warn!(service, rows = store.len(), label = name, ?examples, "a budget of rows is about to run out");
+            return labels;
+        }
+        guard.fold(scope, label, if scope == Scope::All { store.len() } else { owner_rows() }, now_unix_nanos);
+        if label.is_some() {
+            tracing::warn!(
+                service,
+                rows = store.len(),
+                label = name,
+                ?examples,
+                "a budget of rows is used up: new values of the label are folded, totals stay exact"
+            );
+        } else {
+            tracing::warn!(service, rows = store.len(), "a budget of rows is used up and no label is left to fold");
+        }
+    }
+    guard.folded(Scope::All) | guard.folded(Scope::Owner(owner))
 }
 
 #[cold]

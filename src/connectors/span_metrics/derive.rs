@@ -46,7 +46,7 @@ pub(super) struct Told {
 struct Row<'a> {
     owner: u32,
     stream: usize,
-    row: RowId,
+    id: RowId,
     key: Key<'a>,
     extra: Option<&'a [u8]>,
 }
@@ -61,10 +61,10 @@ impl Telling {
                 if self.temporality == Temporality::Delta && !has_news(stream, row) {
                     continue;
                 }
-                rows.push(Row { owner: key.head.owner, stream: number, row, key, extra });
+                rows.push(Row { owner: key.head.owner, stream: number, id: row, key, extra });
             }
         }
-        rows.sort_by_key(|row| (row.owner, row.stream, row.row));
+        rows.sort_by_key(|row| (row.owner, row.stream, row.id));
         let mut told = Vec::new();
         let (mut out, mut points) = (Vec::new(), 0);
         for rows in rows.chunk_by(|a, b| a.owner == b.owner) {
@@ -97,7 +97,6 @@ impl Telling {
         fresh
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, from the loop above")]
     fn resource(
         &self,
         state: &State,
@@ -129,7 +128,7 @@ impl Telling {
                             wire::put_bytes(out, 1, name.as_bytes());
                             wire::put_message(out, 7, |out| {
                                 for row in &rows {
-                                    let zero = fresh.contains(&(number, row.row));
+                                    let zero = fresh.contains(&(number, row.id));
                                     let point = Point { state: &state.labelling, stream, owner, row, now, since };
                                     wire::put_message(out, 1, |out| self.number(&point, zero, out));
                                 }
@@ -165,7 +164,7 @@ impl Telling {
     }
 
     fn number(&self, point: &Point<'_>, zero: bool, out: &mut Vec<u8>) {
-        let Some((_, _, _, counts)) = point.stream.store.numbers(point.row.row) else { return };
+        let Some((_, _, _, counts)) = point.stream.store.numbers(point.row.id) else { return };
         let count: f64 = if zero { 0.0 } else { counts.sum() };
         wire::put_fixed64(out, 2, point.start());
         wire::put_fixed64(out, 3, point.now);
@@ -179,7 +178,7 @@ impl Telling {
     }
 
     fn histogram(&self, point: &Point<'_>, out: &mut Vec<u8>) {
-        let Some((sum, _, _, counts)) = point.stream.store.numbers(point.row.row) else { return };
+        let Some((sum, _, _, counts)) = point.stream.store.numbers(point.row.id) else { return };
         let counts: Vec<f64> = counts.collect();
         // Whole numbers of what has come up to a bound, so that rounding errors do not add up over buckets.
         let (mut buckets, mut all, mut before, mut next) = (Vec::with_capacity(self.bounds.len() + 1), 0.0, 0, 0);
@@ -202,8 +201,8 @@ impl Telling {
     }
 
     fn exponential(&self, point: &Point<'_>, out: &mut Vec<u8>) {
-        let Some((sum, _, _, counts)) = point.stream.store.numbers(point.row.row) else { return };
-        let Some(histogram) = point.stream.store.exponential(point.row.row) else { return };
+        let Some((sum, _, _, counts)) = point.stream.store.numbers(point.row.id) else { return };
+        let Some(histogram) = point.stream.store.exponential(point.row.id) else { return };
         let zigzag = |number: i32| u64::from((number.wrapping_shl(1) ^ (number >> 31)).cast_unsigned());
         point.attributes(1, out);
         wire::put_fixed64(out, 2, point.start());
@@ -236,7 +235,7 @@ impl Telling {
 
     fn exemplars(&self, point: &Point<'_>, field: u32, out: &mut Vec<u8>) {
         let news = |chosen: &&Chosen| chosen.unix_nanos > point.since;
-        for chosen in point.stream.store.exemplars(point.row.row).iter().filter(news).take(self.exemplars_max) {
+        for chosen in point.stream.store.exemplars(point.row.id).iter().filter(news).take(self.exemplars_max) {
             wire::put_message(out, field, |out| {
                 wire::put_fixed64(out, 2, chosen.unix_nanos);
                 wire::put_double_always(out, 3, chosen.value);
@@ -292,7 +291,7 @@ struct Point<'a> {
 
 impl Point<'_> {
     fn start(&self) -> u64 {
-        self.stream.store.start(self.row.row)
+        self.stream.store.start(self.row.id)
     }
 
     fn attributes(&self, field: u32, out: &mut Vec<u8>) {

@@ -70,6 +70,11 @@ impl Dimensions {
         made
     }
 
+    /// The names that are known beforehand.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.named.iter().map(|(name, _)| name.to_string())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.named.is_empty() && self.globs.is_empty()
     }

@@ -24,6 +24,7 @@
 mod aggregate;
 mod derive;
 mod dimensions;
+mod fold;
 mod glob;
 mod labels;
 mod owners;
@@ -35,7 +36,7 @@ mod trace_state;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
@@ -50,11 +51,11 @@ use crate::{
     component::{BuildContext, BuildError, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability},
     config::{Diagnostics, Node, read},
     exposition::PageSource,
-    internal_telemetry,
+    internal_telemetry::{self, Telemetry},
     journal::Record,
     otlp::{ScanLimits, scan},
-    registry::{self, RowStore},
-    signal::{Batch, Context, Signal, SpanIndex, UnixNanos},
+    registry::{self, GuardLimits, RowStore},
+    signal::{Batch, ComponentId, Context, Signal, SpanIndex, UnixNanos},
 };
 use aggregate::{Aggregator, Counts, Rules, Stream, Tally};
 use derive::Telling;
@@ -157,8 +158,11 @@ struct Metrics {
     other_kind: IntCounter,
     backwards: IntCounter,
     overflowed: IntCounter,
+    folded: IntCounter,
     rows: IntGauge,
     resources: IntGauge,
+    telemetry: Telemetry,
+    id: ComponentId,
 }
 
 /// The running connector.
@@ -253,7 +257,6 @@ impl SpanMetrics {
             exemplars_max: usize::try_from(settings.exemplars.max_per_data_point).unwrap_or(0),
             starts_max: usize::try_from(settings.metric_timestamp_cache_size.unwrap_or(1000)).unwrap_or(1),
         });
-        let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let connector = Self {
             state,
             aggregator: Aggregator::new(rules),
@@ -302,6 +305,17 @@ impl SpanMetrics {
         gone.sort_unstable();
         gone.dedup();
         state.remove_owners(&gone);
+        let State { owners, streams, .. } = state;
+        for (number, stream) in streams.iter_mut().enumerate() {
+            let rows = stream.store.len();
+            let Some(guard) = &mut stream.guard else { continue };
+            guard.relax(now, rows, |owner| {
+                owners.get(owner).and_then(|owner| owner.rows.get(number)).map_or(0, |rows| *rows as usize)
+            });
+            if number == 0 {
+                self.metrics.tell_labels(guard);
+            }
+        }
     }
 }
 
@@ -332,6 +346,7 @@ impl Connector for SpanMetrics {
         self.metrics.other_kind.inc_by(tally.other_kind);
         self.metrics.backwards.inc_by(tally.backwards);
         self.metrics.overflowed.inc_by(tally.overflowed);
+        self.metrics.folded.inc_by(tally.folded);
         self.dropped.nameless += tally.nameless;
         self.dropped.other_kind += tally.other_kind;
     }
@@ -365,6 +380,19 @@ impl Connector for SpanMetrics {
 }
 
 impl Metrics {
+    /// How many values each label was asked for, and how often it is folded. Called at a flush, not for each span.
+    fn tell_labels(&self, guard: &registry::Guard) {
+        let labels = |name| [("connector", self.id.as_str()), ("label", name)];
+        for (name, folds) in guard.folds() {
+            let help = "Services that have the label folded; one more if it is folded for all.";
+            self.telemetry.int_gauge(internal_telemetry::SPAN_METRICS_FOLDED_LABELS, help, &labels(name)).set(folds as i64);
+        }
+        for (name, values) in guard.demand() {
+            let help = "Values the label was seen with, folded ones included; an estimate.";
+            self.telemetry.gauge(internal_telemetry::SPAN_METRICS_LABEL_DEMAND, help, &labels(name)).set(values.round());
+        }
+    }
+
     fn new(context: &BuildContext) -> Self {
         let labels = [("connector", context.id.as_str())];
         let telemetry = &context.telemetry;
@@ -386,6 +414,13 @@ impl Metrics {
                 "Spans counted in an overflow row.",
                 &labels,
             ),
+            folded: telemetry.counter(
+                internal_telemetry::SPAN_METRICS_FOLDED,
+                "Spans that came with a new value of a folded label.",
+                &labels,
+            ),
+            telemetry: telemetry.clone(),
+            id: context.id.clone(),
             rows: telemetry.int_gauge(internal_telemetry::SPAN_METRICS_ROWS, "Rows that live.", &labels),
             resources: telemetry.int_gauge(
                 internal_telemetry::SPAN_METRICS_RESOURCES,
@@ -394,6 +429,10 @@ impl Metrics {
             ),
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// One stream where calls and durations have the same dimensions, else one for each.
@@ -408,10 +447,16 @@ fn streams(settings: &Settings, union: &[f64]) -> Vec<Stream<Shown>> {
     };
     let plain = registry::Shape { bounds: Box::new([]), exponential: None };
     let timed = registry::Shape { bounds: union.into(), exponential };
-    let stream = |counts, more: &[settings::Dimension], shape: &registry::Shape| Stream {
-        counts,
-        dimensions: Dimensions::new(&settings.dimensions, more),
-        store: RowStore::new(shape.clone()),
+    let limits = settings.cardinality.get().map(|budget| GuardLimits {
+        rows_max: budget.rows_max,
+        rows_per_owner_max: budget.rows_per_service_max,
+        warn_at: budget.warn_at,
+        hold_nanos: nanos(budget.hold.0),
+    });
+    let stream = |counts, more: &[settings::Dimension], shape: &registry::Shape| {
+        let dimensions = Dimensions::new(&settings.dimensions, more);
+        let guard = limits.map(|limits| fold::guard(limits, dimensions.names()));
+        Stream { counts, dimensions, store: RowStore::new(shape.clone()), guard }
     };
     let (calls, durations) = (&settings.calls_dimensions, &settings.histogram.dimensions);
     let mut made = if settings.histogram.disable {

@@ -56,7 +56,7 @@ pub(super) struct Owners {
     identity: Identity,
     /// Stands in for a missing service name.
     unknown: Option<Box<str>>,
-    owners: Vec<Owner>,
+    all: Vec<Owner>,
     vacant: Vec<u32>,
     by_identity: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
     aliases: HashTable<Alias>,
@@ -82,7 +82,7 @@ impl Owners {
         Self {
             identity,
             unknown: unknown.map(Into::into),
-            owners: Vec::new(),
+            all: Vec::new(),
             vacant: Vec::new(),
             by_identity: HashMap::default(),
             aliases: HashTable::new(),
@@ -101,7 +101,7 @@ impl Owners {
         };
         let mut nameless = owner.is_none();
         if let Some(number) = owner
-            && let Some(known) = self.owners.get_mut(number as usize)
+            && let Some(known) = self.all.get_mut(number as usize)
         {
             self.uses += 1;
             known.used = self.uses;
@@ -167,42 +167,44 @@ impl Owners {
             _ => bytes.into(),
         };
         let owner = Owner { service, job, instance, resource, identity: identity.clone(), live: true, ..Owner::default() };
-        let number = match self.vacant.pop() {
-            Some(number) => {
-                if let Some(place) = self.owners.get_mut(number as usize) {
-                    *place = owner;
-                }
-                number
-            }
-            None => {
-                self.owners.push(owner);
-                (self.owners.len() - 1) as u32
-            }
-        };
+        let number = self.vacant.pop().unwrap_or_else(|| {
+            self.all.push(Owner::default());
+            (self.all.len() - 1) as u32
+        });
+        if let Some(place) = self.all.get_mut(number as usize) {
+            *place = owner;
+        }
         self.by_identity.insert(identity, number);
         Some(number)
     }
 
     pub(super) fn get(&self, owner: u32) -> Option<&Owner> {
-        self.owners.get(owner as usize).filter(|owner| owner.live)
+        self.all.get(owner as usize).filter(|owner| owner.live)
     }
 
     pub(super) fn get_mut(&mut self, owner: u32) -> Option<&mut Owner> {
-        self.owners.get_mut(owner as usize).filter(|owner| owner.live)
+        self.all.get_mut(owner as usize).filter(|owner| owner.live)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Owner)> {
-        self.owners.iter().enumerate().filter(|(_, owner)| owner.live).map(|(number, owner)| (number as u32, owner))
+        self.all.iter().enumerate().filter(|(_, owner)| owner.live).map(|(number, owner)| (number as u32, owner))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.owners.len() - self.vacant.len()
+        self.all.len() - self.vacant.len()
+    }
+
+    /// The owner that stands for all services whose name was folded.
+    pub(super) fn overflow(&mut self, received_unix_nanos: u64) -> Option<u32> {
+        let mut resource = Vec::new();
+        super::dimensions::put_text_attribute(&mut resource, 1, SERVICE_NAME, crate::registry::FOLDED);
+        self.look_up(&resource, received_unix_nanos).owner
     }
 
     /// Takes owners out; their rows must be gone.
     pub(super) fn remove(&mut self, gone: &[u32]) {
         for number in gone {
-            if let Some(owner) = self.owners.get_mut(*number as usize)
+            if let Some(owner) = self.all.get_mut(*number as usize)
                 && owner.live
             {
                 self.by_identity.remove(&owner.identity);

@@ -35,7 +35,7 @@ impl Threshold {
                 return None;
             }
             if key == b"ot" {
-                found = of_vendor(value)?;
+                found = of_vendor(value).ok()?;
             }
         }
         found
@@ -87,25 +87,28 @@ fn is_value(value: &[u8]) -> bool {
     value.len() <= 256 && value.last().is_some_and(|last| *last != b' ' && fits(last)) && value.iter().all(fits)
 }
 
-/// `th:c;rv:0123…`: keys and values of the vendor `ot`. `None` if it breaks the syntax, `Some(None)` if it has no threshold.
-fn of_vendor(value: &[u8]) -> Option<Option<Threshold>> {
+/// A trace state that breaks the syntax.
+struct Broken;
+
+/// `th:c;rv:0123…`: keys and values of the vendor `ot`.
+fn of_vendor(value: &[u8]) -> Result<Option<Threshold>, Broken> {
     let mut found = None;
     for member in value.split(|b| *b == b';') {
-        let at = memchr::memchr(b':', member)?;
-        let (key, value) = (member.get(..at)?, member.get(at + 1..)?);
+        let (key, value) = memchr::memchr(b':', member).and_then(|at| member.split_at_checked(at)).ok_or(Broken)?;
+        let value = value.get(1..).unwrap_or_default();
         let plain = |rest: &[u8]| rest.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9'));
         let key_fits = matches!(key.split_first(), Some((b'a'..=b'z', rest)) if plain(rest));
         let value_fits = value.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if !key_fits || !value_fits {
-            return None;
+            return Err(Broken);
         }
         match key {
-            b"th" => found = Some(threshold(value)?),
-            b"rv" if value.len() != 14 || !value.iter().all(u8::is_ascii_hexdigit) => return None,
+            b"th" => found = Some(threshold(value).ok_or(Broken)?),
+            b"rv" if value.len() != 14 || !value.iter().all(u8::is_ascii_hexdigit) => return Err(Broken),
             _ => {}
         }
     }
-    Some(found)
+    Ok(found)
 }
 
 /// 1 to 14 hexadecimal digits; trailing zeros may be left out.

@@ -154,11 +154,11 @@ impl Scanner<'_> {
     }
 }
 
-/// An enum's number as protobuf reads it (the low 32 bits), 0 if we do not know it.
+/// An enum's number as protobuf reads it (the low 32 bits), 255 if we do not know it.
 #[inline(always)]
 fn enumerator(value: u64, max: u32) -> u8 {
     match value as u32 {
         known if known <= max => known as u8,
-        _ => 0,
+        _ => u8::MAX,
     }
 }

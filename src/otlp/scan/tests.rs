@@ -158,8 +158,8 @@ proptest! {
                     prop_assert_eq!(span.parent_span_id, id(entry.parent_span_id, 8));
                     prop_assert_eq!(span.start_unix_nanos, entry.start_unix_nanos);
                     prop_assert_eq!(span.end_unix_nanos, entry.end_unix_nanos);
-                    prop_assert_eq!(if (0..=5).contains(&span.kind) { span.kind } else { 0 }, i32::from(entry.kind));
-                    prop_assert_eq!(if (0..=2).contains(&span.status.code) { span.status.code } else { 0 }, i32::from(entry.status));
+                    prop_assert_eq!(if (0..=5).contains(&span.kind) { span.kind } else { 255 }, i32::from(entry.kind));
+                    prop_assert_eq!(if (0..=2).contains(&span.status.code) { span.status.code } else { 255 }, i32::from(entry.status));
                     prop_assert_eq!(scope.scope_bytes().unwrap_or_default(), part(entry.scope));
                 }
             }

@@ -1,4 +1,5 @@
 //! What is counted, and under which labels.
+#![expect(clippy::float_cmp, reason = "sums of few whole numbers are exact")]
 
 use std::collections::BTreeMap;
 

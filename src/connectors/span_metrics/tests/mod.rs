@@ -2,5 +2,6 @@
 
 mod counting;
 mod deriving;
+mod guarding;
 mod harness;
 mod reading;
