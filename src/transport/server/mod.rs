@@ -99,7 +99,9 @@ impl Bound {
 
     /// As [`Bound::bind`], for a gRPC block.
     pub async fn bind_grpc(settings: &GrpcServerSettings, key: &str) -> Result<Self, BuildError> {
-        Self::open(settings.into(), key).await
+        let mut bound = Self::open(settings.into(), key).await?;
+        bound.wants_auth = settings.auth.get().is_some();
+        Ok(bound)
     }
 
     async fn open(listen: Listen, key: &str) -> Result<Self, BuildError> {
@@ -127,10 +129,12 @@ impl Bound {
     /// Serves until `shutdown`, then finishes what is being answered. What the block says about CORS, credentials and headers of answers is
     /// done here; where it asks for credentials and [`Bound::authenticate`] was not called, every request is refused.
     pub fn serve(mut self, service: Arc<dyn HttpService>, shutdown: Shutdown) -> Task {
-        let gate = self.gate.take().or_else(|| {
-            let settings = self.http.take().filter(|_| !self.wants_auth)?;
-            Gate::of_http(&settings, &Extensions::default()).ok()
-        });
+        let gate = match (self.gate.take(), self.wants_auth, self.http.take()) {
+            (Some(gate), ..) => Some(gate),
+            (None, true, _) => None,
+            (None, false, Some(settings)) => Gate::of_http(&settings, &Extensions::default()).ok(),
+            (None, false, None) => Some(Gate::default()),
+        };
         self.serve_with(Arc::new(Boxed { service, gate }), shutdown)
     }
 

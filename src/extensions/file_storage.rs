@@ -1,0 +1,67 @@
+//! The Collector's folder for what it keeps on disk. Its keys are read and checked; nothing is kept there yet.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::{
+    component::{BuildContext, BuildError, Extension, ExtensionConfig, Stability},
+    config::{self, Diagnostics, GoDuration, Node},
+};
+
+/// The settings of the extension.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The data directory.
+    pub directory: Option<String>,
+    pub create_directory: bool,
+    /// Octal digits, such as 0750.
+    pub directory_permissions: Option<String>,
+    pub timeout: Option<GoDuration>,
+    pub fsync: bool,
+    pub recreate: bool,
+    pub compaction: Compaction,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compaction {
+    pub on_start: bool,
+    pub on_rebound: bool,
+    pub directory: Option<String>,
+    pub max_transaction_size: Option<u64>,
+    pub rebound_needed_threshold_mib: Option<u64>,
+    pub rebound_trigger_threshold_mib: Option<u64>,
+    pub check_interval: Option<GoDuration>,
+    pub cleanup_on_start: bool,
+}
+
+impl ExtensionConfig for Config {
+    const TYPE: &'static str = "file_storage";
+    const STABILITY: Stability = Stability::Development;
+
+    fn read(node: &Node, found: &mut Diagnostics) -> Self {
+        let config: Self = config::read(node, found);
+        if let Some(digits) = &config.directory_permissions
+            && u32::from_str_radix(digits, 8).is_err()
+        {
+            let help = Some("octal digits, such as \"0750\"".to_owned());
+            found.error(node.nearest("directory_permissions").origin, format!("`{digits}` are no permissions"), help);
+        }
+        found.ineffective(
+            node.origin,
+            "`file_storage` has no effect yet",
+            "what waits for a backend is kept in memory, within bounds, and is counted",
+        );
+        config
+    }
+
+    fn build(self, _context: BuildContext) -> Result<Arc<dyn Extension>, BuildError> {
+        Ok(Arc::new(Nothing))
+    }
+}
+
+struct Nothing;
+
+impl Extension for Nothing {}
