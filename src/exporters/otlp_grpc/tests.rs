@@ -247,6 +247,26 @@ async fn a_stream_the_peer_refused_is_sent_again_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_ends_connections_by_age_loses_nothing() {
+    let sink = H2Sink::start(|_| Reply { goes_away: true, ..Reply::ok() }).await;
+    let exporter = built(config(&sink.address.to_string()));
+    let mut calls = tokio::task::JoinSet::new();
+    for at in 0..60 {
+        let exporter = exporter.clone();
+        calls.spawn(async move { exporter.export(request([traces(&[&at.to_string()])])).await });
+        if at % 3 == 0 {
+            calls.join_next().await.unwrap().unwrap();
+        }
+    }
+    while let Some(outcome) = calls.join_next().await {
+        assert_eq!(outcome.unwrap(), Outcome::DELIVERED);
+    }
+    let names: std::collections::BTreeSet<_> = sink.seen().iter().map(|seen| span_names(unframed(&seen.body).1)).collect();
+    assert_eq!((names.len(), sink.seen().len()), (60, 60), "each once");
+    assert!(*sink.connections.lock() > 1);
+}
+
+#[tokio::test]
 async fn an_answer_without_end_is_left_unread() {
     let outcome = outcome_of(|_| Reply { body: vec![0; 64 << 20].into(), ..Reply::ok() }).await;
     let Outcome::Rejected { message } = outcome else { panic!("{outcome:?}") };

@@ -28,9 +28,14 @@ pub struct Message {
 }
 
 impl Message {
-    /// Joins payloads. Large ones are shared, small neighbours are copied together.
-    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a Bytes>) -> Self {
+    /// Joins payloads. Large ones are shared, as is a lone small one; small neighbours are copied together.
+    pub fn of_parts<'a>(parts: impl Iterator<Item = &'a Bytes> + Clone) -> Self {
         let mut message = Self::default();
+        if parts.clone().nth(1).is_none() {
+            parts.for_each(|part| message.push(part.clone()));
+            return message;
+        }
+        let mut to_copy: usize = parts.clone().map(Bytes::len).filter(|len| *len < COPIED_BELOW).sum();
         let mut small = BytesMut::new();
         for part in parts {
             if part.len() >= COPIED_BELOW {
@@ -39,8 +44,9 @@ impl Message {
             } else {
                 if small.capacity() - small.len() < part.len() {
                     message.push(small.split().freeze());
-                    small.reserve(COPY_CHUNK);
+                    small.reserve(to_copy.min(COPY_CHUNK));
                 }
+                to_copy -= part.len();
                 small.put_slice(part);
             }
         }

@@ -23,6 +23,8 @@ mod resolve;
 mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use connect::{ConnectError, Connector};
 pub use endpoint::{Endpoint, Place};

@@ -54,6 +54,8 @@ pub struct ProxyRules {
     pub https: Option<Proxy>,
     /// Nothing is proxied.
     none: bool,
+    /// This machine's own addresses are proxied too.
+    local: bool,
     except: Vec<Exception>,
 }
 
@@ -84,7 +86,7 @@ impl ProxyRules {
 
     /// One proxy for everything, as `proxy_url` says.
     pub fn always(proxy: Proxy) -> Self {
-        Self { http: Some(proxy.clone()), https: Some(proxy), none: false, except: Vec::new() }
+        Self { http: Some(proxy.clone()), https: Some(proxy), none: false, local: true, except: Vec::new() }
     }
 
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
@@ -94,7 +96,8 @@ impl ProxyRules {
             let text = either(name)?;
             Proxy::parse(&text).inspect_err(|error| tracing::warn!(variable = name, %error, "proxy setting ignored")).ok()
         };
-        let mut rules = Self { http: proxy("HTTP_PROXY"), https: proxy("HTTPS_PROXY"), none: false, except: Vec::new() };
+        let mut rules =
+            Self { http: proxy("HTTP_PROXY"), https: proxy("HTTPS_PROXY"), none: false, local: false, except: Vec::new() };
         for entry in either("NO_PROXY").unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             if entry == "*" {
                 rules.none = true;
@@ -113,7 +116,7 @@ impl ProxyRules {
         let local = host.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback());
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let excepted = || self.except.iter().any(|exception| exception.holds(&host, address, *port));
-        (!self.none && !local && !excepted()).then_some(proxy)
+        (!self.none && (self.local || !local) && !excepted()).then_some(proxy)
     }
 }
 

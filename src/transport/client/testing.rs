@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
+    sync::mpsc,
     task::JoinSet,
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct Reply {
     pub(crate) trailers: Option<Vec<(&'static str, String)>>,
     /// The stream is reset instead of answered.
     pub(crate) reset: Option<h2::Reason>,
+    /// The connection takes no more after this.
+    pub(crate) goes_away: bool,
 }
 
 impl Reply {
@@ -52,7 +55,7 @@ impl Reply {
             ("grpc-status", code.to_string()),
             ("grpc-message", message.to_owned()),
         ];
-        Self { status: 200, headers, body: Bytes::new(), trailers: None, reset: None }
+        Self { status: 200, headers, body: Bytes::new(), trailers: None, reset: None, goes_away: false }
     }
 
     /// Status 0 in trailers, after a message.
@@ -66,6 +69,7 @@ impl Reply {
             body: body.into(),
             trailers: Some(vec![("grpc-status", "0".to_owned())]),
             reset: None,
+            goes_away: false,
         }
     }
 
@@ -74,7 +78,7 @@ impl Reply {
     }
 
     pub(crate) fn http(status: u16, headers: Vec<(&'static str, String)>, body: impl Into<Bytes>) -> Self {
-        Self { status, headers, body: body.into(), trailers: None, reset: None }
+        Self { status, headers, body: body.into(), trailers: None, reset: None, goes_away: false }
     }
 }
 
@@ -148,8 +152,19 @@ async fn h2_connection(stream: impl AsyncRead + AsyncWrite + Unpin, all: Arc<Mut
         return;
     };
     let mut streams = JoinSet::new();
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        streams.spawn(h2_stream(request, respond, all.clone(), answer.clone()));
+    let (end, mut ended) = mpsc::channel(1);
+    let mut going = false;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(Ok((request, respond))) = accepted else { return };
+                streams.spawn(h2_stream(request, respond, all.clone(), answer.clone(), end.clone()));
+            }
+            _ = ended.recv(), if !going => {
+                going = true;
+                connection.graceful_shutdown();
+            }
+        }
     }
 }
 
@@ -158,6 +173,7 @@ async fn h2_stream(
     mut respond: h2::server::SendResponse<Bytes>,
     all: Arc<Mutex<Vec<Seen>>>,
     answer: Answers,
+    end: mpsc::Sender<()>,
 ) {
     let (head, mut incoming) = request.into_parts();
     let mut body = Vec::new();
@@ -168,6 +184,10 @@ async fn h2_stream(
     let seen = Seen { path: head.uri.path().to_owned(), headers: head.headers, body };
     let reply = answer(&seen);
     all.lock().push(seen);
+    if reply.goes_away {
+        // Full: it is told already.
+        end.try_send(()).ok();
+    }
     if let Some(reason) = reply.reset {
         respond.send_reset(reason);
         return;
