@@ -32,6 +32,8 @@ pub enum Command {
     /// Print the configuration as it is after merging, secrets redacted.
     #[command(alias = "print-initial-config")]
     PrintConfig(PrintConfigArgs),
+    /// Print the Prometheus job that scrapes the pages of a configuration.
+    ScrapeConfig(ScrapeConfigArgs),
     /// Print the largest part of a Collector file that runs here, and what was left out.
     Migrate(MigrateArgs),
     /// Send the telemetry of an emulated shop, made by the official SDK.
@@ -90,6 +92,12 @@ pub struct ValidateArgs {
     /// A file to check (as --config).
     #[arg(value_name = "FILE")]
     pub file: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ScrapeConfigArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 #[derive(Debug, Clone, Args)]

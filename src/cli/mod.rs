@@ -6,6 +6,7 @@
 pub mod arguments;
 mod migrate;
 mod run;
+mod scrape_config;
 mod show;
 mod start;
 
@@ -31,6 +32,7 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         Some(Command::Plan(args)) => show::plan(&args),
         Some(Command::Components) => show::components(),
         Some(Command::PrintConfig(args)) => show::print_config(&args),
+        Some(Command::ScrapeConfig(args)) => show::scrape_config(&args),
         Some(Command::Migrate(args)) => migrate::migrate(&args),
         Some(Command::Demo(args)) => run::demo(args),
         Some(Command::Completion { shell }) => show::completion(shell),

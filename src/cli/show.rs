@@ -11,8 +11,9 @@ use clap_complete::Shell;
 
 use super::{
     Arguments, WRONG,
-    arguments::{ConfigArgs, ConfigForm, Mode, PlanArgs, PlanForm, PrintConfigArgs, ValidateArgs},
+    arguments::{ConfigArgs, ConfigForm, Mode, PlanArgs, PlanForm, PrintConfigArgs, ScrapeConfigArgs, ValidateArgs},
     run::say,
+    scrape_config as job,
     start::{self, Checked, TABLES},
 };
 use crate::{
@@ -72,6 +73,19 @@ pub(super) fn plan(args: &PlanArgs) -> ExitCode {
             PlanForm::Mermaid => Form::Mermaid,
         })),
     }
+}
+
+pub(super) fn scrape_config(args: &ScrapeConfigArgs) -> ExitCode {
+    let checked = match checked(&args.config) {
+        Err(code) => return code,
+        Ok(checked) => checked,
+    };
+    let jobs = job::jobs(&checked.file, &checked.plan.exporters);
+    if jobs.is_empty() {
+        say("weir: no pipeline of this configuration leads to a `prometheus` exporter, so there is no page to scrape");
+        return ExitCode::from(WRONG);
+    }
+    put(&job::write(&jobs))
 }
 
 pub(super) fn print_config(args: &PrintConfigArgs) -> ExitCode {

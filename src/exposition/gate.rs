@@ -66,7 +66,8 @@ impl<'a> Gate<'a> {
         };
         let shown = if as_is { Cow::Borrowed(labels) } else { Cow::Owned(escape(labels, self.escaping)) };
         if (self.shared || !as_is) && !self.seen.insert(shown.identity()) {
-            return self.refuse(Reason::Duplicate, labels);
+            // Two sources that say the same of one target agree.
+            return if self.kind == FamilyKind::Info { None } else { self.refuse(Reason::Duplicate, labels) };
         }
         Some(shown)
     }

@@ -31,6 +31,6 @@ pub use labels::{LabelBlock, Pairs};
 pub use left_out::{LeftOut, Reason};
 pub use negotiate::{Choice, Format, choose, takes_gzip};
 pub use page::{Bucket, Exemplar, Family, FamilyKind, NativeHistogram, Page, PageSource, Span};
-pub use render::{Style, page_in_memory};
+pub use render::{Style, page_in_memory, page_in_pieces};
 #[cfg(test)]
 pub(crate) use {page::PageWriter, sink::Gone};

@@ -21,6 +21,7 @@ pub enum FamilyKind {
     Gauge,
     Histogram,
     Summary,
+    /// Says something about a target, always 1. Several sources may say the same.
     Info,
     Unknown,
 }

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use super::{
     Choice, Escaping, Family, FamilyKind, Format, LeftOut, Page, PageSource,
     escaping::NameOf,
@@ -130,14 +132,23 @@ const fn kind_name(kind: FamilyKind) -> &'static str {
     }
 }
 
+/// The page in pieces of about 64 KiB of text; false from `piece` ends it.
+pub fn page_in_pieces(
+    sources: &[Arc<dyn PageSource>],
+    style: Style,
+    left_out: &LeftOut,
+    piece: &mut dyn FnMut(Bytes) -> bool,
+) -> bool {
+    let mut outlet = |bytes: Bytes| if piece(bytes) { Ok(()) } else { Err(Gone) };
+    render(sources, style, left_out, &mut outlet).is_ok()
+}
+
 /// The whole page in memory, for what is small or not asked for over HTTP.
 pub fn page_in_memory(sources: &[Arc<dyn PageSource>], style: Style, left_out: &LeftOut) -> Vec<u8> {
     let mut page = Vec::new();
-    let mut keep = |piece: bytes::Bytes| {
+    page_in_pieces(sources, style, left_out, &mut |piece| {
         page.extend_from_slice(&piece);
-        Ok(())
-    };
-    // An outlet that keeps everything never goes away.
-    let _: Result<(), Gone> = render(sources, style, left_out, &mut keep);
+        true
+    });
     page
 }

@@ -85,7 +85,7 @@ impl Rows {
         };
         if shape.target {
             let help = "Target metadata";
-            add("target_info".to_owned(), FamilyKind::Gauge, help, "", 0, false, Shows::Target);
+            add("target_info".to_owned(), FamilyKind::Info, help, "", 0, false, Shows::Target);
         }
         if shape.collector {
             if let Some(stream) = calls {

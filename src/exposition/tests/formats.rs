@@ -280,6 +280,15 @@ fn one_bad_series_never_fails_the_page() {
 }
 
 #[test]
+fn two_sources_may_say_the_same_of_a_target() {
+    let counts = left_out();
+    let source = || Source(vec![(family("target_info", FamilyKind::Info), vec![(labels(&[("job", "a")]), number(1.0))])]);
+    let page = page_of(vec![source(), source()], style(Format::Text0_0_4, Escaping::Underscores), &counts);
+    assert_eq!(reader::read(&String::from_utf8(page).unwrap(), false).lines.len(), 1);
+    assert_eq!(counts.count(Reason::Duplicate), 0);
+}
+
+#[test]
 fn keeps_the_ids_when_an_exemplar_has_too_much_to_say() {
     let mut told = exemplar(1.0);
     told.labels = vec![
