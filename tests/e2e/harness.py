@@ -127,8 +127,12 @@ class Process:
             self.child.send_signal(what)
 
     def stop(self, seconds=40.0):
-        """SIGTERM, then SIGKILL; the exit code."""
+        """SIGTERM, then as `wait`."""
         self.signal()
+        return self.wait(seconds)
+
+    def wait(self, seconds=40.0):
+        """The exit code; SIGKILL for who takes longer."""
         try:
             code = self.child.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -251,6 +255,8 @@ class Sink:
 
         self.delay = delay
         self.bodies = {"traces": [], "logs": [], "metrics": []}
+        # (when, body) of each request of spans that was answered.
+        self.answered = []
         self.lock = threading.Lock()
         sink = self
 
@@ -265,6 +271,8 @@ class Sink:
                         time.sleep(sink.delay)
                     with sink.lock:
                         sink.bodies[signal_name].append(body)
+                        if signal_name == "traces":
+                            sink.answered.append((time.monotonic(), body))
                     return b""
 
                 return grpc.unary_unary_rpc_method_handler(take)

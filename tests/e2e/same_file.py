@@ -84,9 +84,11 @@ def rows(page):
 
 
 def downstream(sink):
-    """The spans as a multiset: resource, scope and span as bytes."""
+    """The spans as a multiset: resource, scope and span as bytes. An empty message and none at all are the same."""
     spans = Counter()
     for group, scope, span in sink.spans():
+        if not span.status.ByteSize():
+            span.ClearField("status")
         spans[
             group.resource.SerializeToString(deterministic=True),
             scope.scope.SerializeToString(deterministic=True),
