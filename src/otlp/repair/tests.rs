@@ -72,7 +72,7 @@ fn keep<T>(list: &mut Vec<T>, good: impl FnMut(&mut T) -> bool) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
     fn messages_that_came_twice_are_merged_as_prost_merges_them(seed: u64, unknown: bool) {

@@ -71,16 +71,21 @@ fn any_high(bytes: &[u8], mask: &[u8]) -> bool {
     bytes.iter().zip(mask).fold(0, |any, (byte, mask)| any | byte & mask) != 0
 }
 
+/// Whether `payload[start..end]` is ASCII; only for up to 32 bytes that are not the last of the payload, otherwise `false`.
+#[inline(always)]
+pub(super) fn is_short_ascii(payload: &[u8], start: usize, end: usize) -> bool {
+    let len = end - start;
+    if len > 32 {
+        return false;
+    }
+    match (chunk::<32>(payload, start), chunk::<32>(&FIRST, WINDOW - len)) {
+        (Some(window), Some(mask)) => !any_high(window, mask),
+        _ => false,
+    }
+}
+
 /// Whether `payload[start..end]` is UTF-8. Most strings are short and ASCII.
 #[inline]
 pub(in crate::otlp) fn is_utf8(payload: &[u8], start: usize, end: usize) -> bool {
-    let len = end - start;
-    if len <= 32
-        && let Some(window) = chunk::<32>(payload, start)
-        && let Some(mask) = chunk::<32>(&FIRST, WINDOW - len)
-        && !any_high(window, mask)
-    {
-        return true;
-    }
-    payload.get(start..end).is_some_and(|bytes| from_utf8(bytes).is_ok())
+    is_short_ascii(payload, start, end) || payload.get(start..end).is_some_and(|bytes| from_utf8(bytes).is_ok())
 }

@@ -261,7 +261,21 @@ impl<'a> Scanner<'a> {
                 }
                 _ => {}
             }
-            at = self.field(field, key, end, depth)?;
+            // The commonest fields here, all others there.
+            at = match (field.kind, key.wire) {
+                (Kind::Message(inner), 2)
+                    if inner.attribute
+                        && depth < self.value_depth_max
+                        && let Some(next) = attribute::usual(self.payload, key.value)
+                        && next <= end =>
+                {
+                    self.spend(key.at, ELEMENT)?;
+                    next
+                }
+                (Kind::Fixed64, 1) => fixed(key, 8, end)?,
+                (Kind::Varint, 0) => self.number(key, end)?.1,
+                _ => self.field(field, key, end, depth)?,
+            };
         }
         Ok(())
     }
@@ -273,13 +287,6 @@ impl<'a> Scanner<'a> {
             (Kind::Message(inner), 2) => {
                 if field.label == Label::Repeated {
                     self.spend(key.at, if inner.value { ARRAY_VALUE } else { ELEMENT })?;
-                }
-                if inner.attribute
-                    && depth < self.value_depth_max
-                    && let Some(next) = attribute::usual(self.payload, key.value)
-                    && next <= end
-                {
-                    return Ok(next);
                 }
                 let (start, stop) = self.length(key, end)?;
                 let depth = depth + u32::from(inner.value);

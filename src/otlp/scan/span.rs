@@ -21,7 +21,11 @@ mod key {
     pub(super) const END: u32 = 8 << 3 | 1;
     pub(super) const ATTRIBUTES: u32 = 9 << 3 | 2;
     pub(super) const STATUS: u32 = 15 << 3 | 2;
+    pub(super) const FLAGS: u32 = 16 << 3 | 5;
 }
+
+/// How most spans end: an empty status, and the flags, of which four bytes follow.
+const USUAL_TAIL: [u8; 4] = [0x7a, 0x00, 0x85, 0x01];
 
 impl Scanner<'_> {
     /// One span at `start..end` under `scope`.
@@ -29,15 +33,23 @@ impl Scanner<'_> {
         self.item_fault = None;
         let mut entry = SpanEntry { span: pair(start, end), scope, ..SpanEntry::default() };
         let mut statuses = 0_u64;
-        let mut at = start;
+        let mut at = self.usual_head(start, end, &mut entry).unwrap_or(start);
         while at < end {
-            if self.payload.get(at) == Some(&(key::ATTRIBUTES as u8))
+            let first = at;
+            let mut attributes = 0;
+            while self.payload.get(at) == Some(&(key::ATTRIBUTES as u8))
                 && let Some(next) = attribute::usual(self.payload, at + 1)
                 && next <= end
             {
-                self.spend(at, ELEMENT)?;
+                attributes += ELEMENT;
                 at = next;
+            }
+            if at > first {
+                self.spend(first, attributes)?;
                 continue;
+            }
+            if at + USUAL_TAIL.len() + 4 == end && statuses == 0 && chunk(self.payload, at) == Some(&USUAL_TAIL) {
+                break;
             }
             // Not by the first byte: a key may be written longer than it needs to be.
             let key = self.key(at, end)?;
@@ -93,6 +105,7 @@ impl Scanner<'_> {
                     }
                     stop
                 }
+                key::FLAGS => fixed(key, 4, end)?,
                 _ => self.field(SPAN.field(key.number), key, end, 0)?,
             };
         }
@@ -109,6 +122,49 @@ impl Scanner<'_> {
             index.spans.push(entry);
         }
         Ok(())
+    }
+
+    /// The fields before the attributes, when they stand in the order of their numbers, as encoders write them: ids, perhaps the parent's, a name of
+    /// ASCII, kind, times. Gives where they end; `None`, and nothing in `entry`, when anything is different.
+    #[inline(always)]
+    fn usual_head(&self, start: usize, end: usize, entry: &mut SpanEntry) -> Option<usize> {
+        let [0x0a, 16, ids @ ..] = chunk::<30>(self.payload, start)? else { return None };
+        let (trace_id, rest) = ids.split_first_chunk::<16>()?;
+        let [0x12, 8, rest @ ..] = rest else { return None };
+        let (span_id, [next_key, next_len]) =
+            rest.split_first_chunk::<8>().and_then(|(id, rest)| Some((id, rest.first_chunk::<2>()?)))?;
+        if u128::from_le_bytes(*trace_id) == 0 || u64::from_le_bytes(*span_id) == 0 {
+            return None;
+        }
+        let mut at = start + 28;
+        let mut parent_span_id = 0;
+        if (*next_key, *next_len) == (0x22, 8) {
+            let id = chunk::<8>(self.payload, at + 2)?;
+            if u64::from_le_bytes(*id) != 0 {
+                parent_span_id = (at + 2) as u32;
+            }
+            at += 10;
+        }
+        let [0x2a, name_len] = chunk::<2>(self.payload, at)? else { return None };
+        let name = at + 2;
+        let after_name = name + usize::from(*name_len);
+        if *name_len >= 0x80 || !attribute::is_short_ascii(self.payload, name, after_name) {
+            return None;
+        }
+        let [0x30, kind, 0x39, times @ ..] = chunk::<20>(self.payload, after_name)? else { return None };
+        let (start_time, [0x41, end_time @ ..]) = times.split_first_chunk::<8>()? else { return None };
+        let after = after_name + 20;
+        if *kind > 5 || after > end {
+            return None;
+        }
+        entry.trace_id = (start + 2) as u32;
+        entry.span_id = (start + 20) as u32;
+        entry.parent_span_id = parent_span_id;
+        entry.name = pair(name, after_name);
+        entry.kind = *kind;
+        entry.start_unix_nanos = u64::from_le_bytes(*start_time);
+        entry.end_unix_nanos = u64::from_le_bytes(*end_time.first_chunk::<8>()?);
+        Some(after)
     }
 
     fn status(&mut self, start: usize, end: usize, entry: &mut SpanEntry) -> Result<(), Fault> {

@@ -57,7 +57,7 @@ fn agrees(signal: Signal, payload: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
 
     #[test]
     fn takes_what_prost_encodes(seed: u64) {
