@@ -153,9 +153,9 @@ def get(url, accept=None, encoding=None):
         request.add_header("Accept-Encoding", encoding)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, dict(answer.headers), answer.read().decode()
+            return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, dict(error.headers), error.read().decode(errors="replace")
+        return error.code, error.headers, error.read().decode(errors="replace")
     except (OSError, http.client.HTTPException):
         return 0, {}, ""
 
