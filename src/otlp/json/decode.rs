@@ -425,7 +425,8 @@ fn integer(text: &str) -> Option<i128> {
 
 fn double(text: &str) -> Option<f64> {
     match text {
-        "NaN" => Some(f64::NAN),
+        // The NaN that Go reads: what is hashed or compared by its bits is then the same as in a Collector.
+        "NaN" => Some(f64::from_bits(0x7ff8_0000_0000_0001)),
         "Infinity" => Some(f64::INFINITY),
         "-Infinity" => Some(f64::NEG_INFINITY),
         _ if is_number(text) => text.parse().ok().filter(|value: &f64| value.is_finite()),
