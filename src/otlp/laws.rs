@@ -10,7 +10,7 @@ use crate::{
     otlp::{
         ScanLimits,
         edit::{AttributesWriter, Edit, Editor, Place, edit},
-        repair, scan,
+        json, repair, scan,
         scan::Malformed,
         split_by_bytes, split_by_items,
         view::{LogRecordView, MetricView, PointView, ResourceView, SpanView},
@@ -62,6 +62,24 @@ pub(crate) fn scan_agrees_with_prost(signal: Signal, payload: &[u8]) {
         if let (Ok(before), 0) = (theirs, found.invalid_items) {
             assert_eq!(after.encode(), before.encode());
         }
+    }
+}
+
+/// What JSON becomes is a request to the scan and to prost, and written as JSON and read again it is the same one.
+pub(crate) fn json_comes_back(signal: Signal, body: &[u8]) {
+    let limits = json::Limits { scan: WIDE, bytes_max: 1 << 24 };
+    let Ok(payload) = json::decode(signal, body, &limits) else { return };
+    let found = scan(signal, &payload, &WIDE, None).expect("what was read from JSON is well-formed");
+    assert_eq!((found.not_utf8, found.repeats), (0, 0));
+    let mut text = Vec::new();
+    json::encode(signal, &payload, &mut text).expect("what the scan takes can be written");
+    let again = json::decode(signal, &text, &limits).expect("what was written can be read");
+    let mut text_again = Vec::new();
+    json::encode(signal, &again, &mut text_again).expect("what the scan takes can be written");
+    assert_eq!(text, text_again);
+    // Deeper than a hundred messages prost gives up.
+    if let Ok(request) = oracle::decode(signal, &payload) {
+        assert_eq!(oracle::decode(signal, &again).expect("it is the same request").encode(), request.encode());
     }
 }
 

@@ -57,6 +57,15 @@ fn the_scan_agrees_with_prost_on_the_corpus() {
 }
 
 #[test]
+fn json_comes_back_on_the_corpus() {
+    let corpus = corpus("json");
+    assert!(!corpus.is_empty());
+    for (signal, body) in corpus.iter().filter_map(|data| laws::signal(data)) {
+        laws::json_comes_back(signal, body);
+    }
+}
+
+#[test]
 fn edits_change_nothing_else_on_the_corpus() {
     let corpus = corpus("edit");
     assert!(!corpus.is_empty());

@@ -40,7 +40,8 @@ pub fn decode(signal: Signal, body: &[u8], limits: &Limits) -> Result<Vec<u8>, J
         out: Vec::with_capacity((body.len() / 2).min(limits.bytes_max)),
         limits,
         nesting: 0,
-        budget: (limits.scan.elements_base + body.len() as u64 / limits.scan.bytes_per_element.max(1)).saturating_mul(2),
+        budget: (limits.scan.elements_base.saturating_add(body.len() as u64 / limits.scan.bytes_per_element.max(1)))
+            .saturating_mul(2),
         path: Vec::with_capacity(32),
         problem: None,
     };
