@@ -1,6 +1,7 @@
 //! Each over a socket, against a server written on `h2`.
 
 use std::{
+    io::Write,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -247,6 +248,44 @@ async fn a_stream_the_peer_refused_is_sent_again_at_once() {
 }
 
 #[tokio::test]
+async fn reads_an_answer_that_is_compressed_unasked() {
+    // grpc-go answers in the request's compression. The message: rejected 2, "bad".
+    let message = b"\x0a\x07\x08\x02\x12\x03bad";
+    for (encoding, body) in [
+        ("gzip", deflated(message)),
+        ("zstd", zstd::encode_all(&message[..], 1).unwrap()),
+        ("snappy", {
+            let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+            encoder.write_all(message).unwrap();
+            encoder.into_inner().unwrap()
+        }),
+    ] {
+        let outcome = outcome_of(move |_| compressed(encoding, &body)).await;
+        assert_eq!(outcome, Outcome::Partial { rejected: 2, message: "bad".to_owned() }, "{encoding}");
+    }
+    // What cannot be read, or would be too large, takes nothing back from the OK.
+    for (encoding, body) in [("gzip", vec![1, 2, 3]), ("br", vec![1, 2, 3]), ("gzip", deflated(&vec![0; 64 << 20]))] {
+        let Outcome::Delivered { warning: Some(_) } = outcome_of(move |_| compressed(encoding, &body)).await else {
+            panic!("{encoding}")
+        };
+    }
+}
+
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn compressed(encoding: &str, body: &[u8]) -> Reply {
+    let mut reply = Reply::message(body);
+    reply.headers.push(("grpc-encoding", encoding.to_owned()));
+    let mut framed = reply.body.to_vec();
+    framed[0] = 1;
+    Reply { body: framed.into(), ..reply }
+}
+
+#[tokio::test]
 async fn a_server_that_ends_connections_by_age_loses_nothing() {
     let sink = H2Sink::start(|_| Reply { goes_away: true, ..Reply::ok() }).await;
     let exporter = built(config(&sink.address.to_string()));
@@ -314,7 +353,7 @@ async fn an_http_1_port_is_recognised() {
         drop(stream.read_to_end(&mut Vec::new()).await);
     });
     let outcome = built(config(&address.to_string())).export(request([traces(&["a"])])).await;
-    let Outcome::Retry { reason, .. } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Retry { reason, cause: RetryCause::Blocked, .. } = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("`otlp_http`"), "{reason}");
 }
 

@@ -226,6 +226,14 @@ async fn a_connection_that_breaks_off_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_grpc_port_is_recognised() {
+    let sink = H2Sink::start(|_| Reply::ok()).await;
+    let outcome = built(read(&format!("endpoint: 'http://{}'", sink.address))).export(request(&["a"])).await;
+    let Outcome::Retry { reason, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("`otlp_grpc`"), "{reason}");
+}
+
+#[tokio::test]
 async fn keeps_a_connection_and_replaces_one_that_was_closed() {
     let sink = H1Sink::start(|_| answered(200, "", b"")).await;
     let exporter = built(read(&format!("endpoint: 'http://{}'", sink.address)));

@@ -61,12 +61,19 @@ pub struct Client {
 
 #[derive(Default)]
 struct Pool {
-    idle: Vec<(http1::SendRequest<Whole>, Instant)>,
+    idle: Vec<(First, Instant)>,
     shared: Option<Arc<Link>>,
 }
 
+/// An HTTP/1.1 connection.
+struct First {
+    sender: http1::SendRequest<Whole>,
+    /// What ended it.
+    why: Arc<Mutex<Option<String>>>,
+}
+
 enum Connection {
-    One(http1::SendRequest<Whole>),
+    One(First),
     Two(Arc<Link>),
 }
 
@@ -100,7 +107,7 @@ impl Client {
         loop {
             sends += 1;
             let (again, reason) = match self.connection().await? {
-                Connection::One(sender) => match self.on_one(sender, uri, headers, &message).await {
+                Connection::One(first) => match self.on_one(first, uri, headers, &message).await {
                     Ok(answer) => return Ok(answer),
                     Err(failed) => failed,
                 },
@@ -129,9 +136,9 @@ impl Client {
             return Some(Connection::Two(link.clone()));
         }
         let timeout = self.keeping.idle_timeout;
-        pool.idle.retain(|(sender, since)| !sender.is_closed() && (timeout.is_zero() || since.elapsed() < timeout));
+        pool.idle.retain(|(first, since)| !first.sender.is_closed() && (timeout.is_zero() || since.elapsed() < timeout));
         // The one used last: the others get old and go.
-        let ready = pool.idle.iter().rposition(|(sender, _)| sender.is_ready())?;
+        let ready = pool.idle.iter().rposition(|(first, _)| first.sender.is_ready())?;
         Some(Connection::One(pool.idle.swap_remove(ready).0))
     }
 
@@ -157,7 +164,7 @@ impl Client {
         self.first_version(opened).await.map(Connection::One)
     }
 
-    async fn first_version(&self, opened: Opened) -> Result<http1::SendRequest<Whole>, ConnectError> {
+    async fn first_version(&self, opened: Opened) -> Result<First, ConnectError> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(opened.io))
@@ -166,17 +173,18 @@ impl Client {
         let mut tasks = self.tasks.lock();
         // Finished connections are collected here, so that the set stays as small as what runs.
         while tasks.try_join_next().is_some() {}
+        let why = Arc::new(Mutex::new(None));
+        let told = why.clone();
         tasks.spawn(async move {
-            // What broke it is told to the request that was on it.
-            drop(connection.await);
+            *told.lock() = connection.await.err().map(|error| because(&error));
         });
-        Ok(sender)
+        Ok(First { sender, why })
     }
 
     /// Fails with whether it can be sent again without a duplicate, and why.
     async fn on_one(
         &self,
-        mut sender: http1::SendRequest<Whole>,
+        mut first: First,
         uri: &Uri,
         headers: &HeaderMap,
         message: &Message,
@@ -198,20 +206,21 @@ impl Client {
         {
             request.headers_mut().insert(header::HOST, host);
         }
-        sender.ready().await.map_err(|error| (true, error.to_string()))?;
-        let response = sender.try_send_request(request).await.map_err(|mut failed| {
+        let ready = first.sender.ready().await;
+        ready.map_err(|error| (true, first.why.lock().clone().unwrap_or_else(|| error.to_string())))?;
+        let response = first.sender.try_send_request(request).await.map_err(|mut failed| {
             let unsent = failed.take_message().is_some();
             (unsent, because(failed.error()))
         })?;
         let (head, body) = response.into_parts();
         let (body, cut, whole) = read(body).await;
         // A connection with bytes left in it is of no use to the next request.
-        if whole && self.keeping.idle_max > 0 && !sender.is_closed() {
+        if whole && self.keeping.idle_max > 0 && !first.sender.is_closed() {
             let mut pool = self.pool.lock();
             if pool.idle.len() >= self.keeping.idle_max {
                 pool.idle.remove(0);
             }
-            pool.idle.push((sender, Instant::now()));
+            pool.idle.push((first, Instant::now()));
         }
         Ok(answer(head, body, cut))
     }
@@ -263,9 +272,17 @@ async fn read(mut body: hyper::body::Incoming) -> (BytesMut, bool, bool) {
 /// hyper's errors with what is behind them.
 fn because(error: &hyper::Error) -> String {
     let mut text = error.to_string();
-    if let Some(cause) = std::error::Error::source(error) {
+    let mut cause = std::error::Error::source(error);
+    let mut foreign = error.is_parse();
+    while let Some(inner) = cause {
         text.push_str(": ");
-        text.push_str(&cause.to_string());
+        text.push_str(&inner.to_string());
+        foreign |= inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+        cause = inner.source();
+    }
+    // A server that speaks first (HTTP/2 does) is told from others by hyper's words only.
+    if foreign || text.contains("unexpected message") {
+        text.push_str("; does it speak HTTP/1.1? a gRPC port (4317) needs the `otlp_grpc` exporter");
     }
     text
 }

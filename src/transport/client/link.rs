@@ -49,7 +49,7 @@ struct Pulse {
     begun: Notify,
     closed: AtomicBool,
     /// Why the driver gave up, where h2 could not know.
-    reason: Mutex<Option<String>>,
+    reason: Mutex<Option<(bool, String)>>,
 }
 
 /// An answer.
@@ -67,6 +67,8 @@ pub(super) struct Broken {
     pub(super) untouched: bool,
     /// The connection is of no more use.
     pub(super) connection: bool,
+    /// What came back is not HTTP/2.
+    pub(super) foreign: bool,
     pub(super) reason: String,
 }
 
@@ -117,11 +119,13 @@ impl Link {
         answer_bytes_max: usize,
     ) -> Result<Exchange, Broken> {
         let _counted = self.begin();
-        let untouched = |error: h2::Error| Broken { untouched: true, connection: true, reason: self.why(&error) };
-        let broken = |error: h2::Error| Broken {
-            untouched: is_untouched(&error),
-            connection: !error.is_reset(),
-            reason: self.why(&error),
+        let untouched = |error: h2::Error| {
+            let (foreign, reason) = self.why(&error);
+            Broken { untouched: !foreign, connection: true, foreign, reason }
+        };
+        let broken = |error: h2::Error| {
+            let (foreign, reason) = self.why(&error);
+            Broken { untouched: is_untouched(&error), connection: !error.is_reset(), foreign, reason }
         };
         let mut sender = self.sender.clone().ready().await.map_err(untouched)?;
         let (response, mut stream) = sender.send_request(request, false).map_err(untouched)?;
@@ -159,16 +163,10 @@ impl Link {
         Counted(&self.pulse)
     }
 
-    /// What broke, in words.
-    fn why(&self, error: &h2::Error) -> String {
+    /// What broke: whether the peer speaks something else, and the words.
+    fn why(&self, error: &h2::Error) -> (bool, String) {
         let known = self.pulse.reason.lock().clone();
-        known.unwrap_or_else(|| {
-            if error.reason() == Some(h2::Reason::FRAME_SIZE_ERROR) && error.is_library() {
-                format!("{error}; does it speak HTTP/2? an OTLP/HTTP port (4318) needs the `otlp_http` exporter")
-            } else {
-                error.to_string()
-            }
-        })
+        known.unwrap_or_else(|| reason_of(error))
     }
 }
 
@@ -204,8 +202,8 @@ async fn drive(
     };
     let ended = tokio::select! {
         ended = &mut connection => ended.err().map(|error| reason_of(&error)),
-        reason = pin!(beat) => Some(reason),
-        () = stop.cancelled() => Some("weir dropped the connection".to_owned()),
+        reason = pin!(beat) => Some((false, reason)),
+        () = stop.cancelled() => Some((false, "weir dropped the connection".to_owned())),
     };
     *pulse.reason.lock() = ended;
     pulse.closed.store(true, Ordering::Release);
@@ -213,12 +211,11 @@ async fn drive(
     drop(connection);
 }
 
-fn reason_of(error: &h2::Error) -> String {
-    match error.get_io() {
-        Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => "closed by the peer".to_owned(),
-        _ if error.is_library() && error.is_go_away() => {
-            format!("{error}; does it speak HTTP/2? an OTLP/HTTP port (4318) needs the `otlp_http` exporter")
-        }
-        _ => error.to_string(),
+fn reason_of(error: &h2::Error) -> (bool, String) {
+    if error.get_io().is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) {
+        return (false, "closed by the peer".to_owned());
     }
+    // The words of another protocol, read as a frame's head, give a length that is far over the limit.
+    let foreign = error.reason() == Some(h2::Reason::FRAME_SIZE_ERROR) && error.is_library();
+    (foreign, error.to_string())
 }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSlice, Write},
+    io::{self, IoSlice, Read, Write},
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::{
     Compression,
+    read::GzDecoder,
     write::{GzEncoder, ZlibEncoder},
 };
 
@@ -19,6 +20,8 @@ const COPIED_BELOW: usize = 4 * 1024;
 const COPY_CHUNK: usize = 64 * 1024;
 /// Bodies above this are compressed on the blocking pool, because they would hold a thread for milliseconds.
 const COMPRESSED_INLINE_MAX: usize = 128 * 1024;
+/// zstd's window, 8 MiB: receivers (ours too) refuse a larger one.
+const WINDOW_LOG: u32 = 23;
 
 /// A body of several buffers. It is one [`Buf`], so HTTP/2 makes frames as large as the peer allows whatever the parts are.
 #[derive(Debug, Clone, Default)]
@@ -120,6 +123,23 @@ impl Buf for Message {
     }
 }
 
+/// Undoes a compression; `None` for what is not so compressed or becomes larger than `bytes_max`.
+pub(super) fn decompressed(algorithm: Algorithm, body: &[u8], bytes_max: usize) -> Option<Bytes> {
+    let mut out = Vec::new();
+    let limit = bytes_max as u64 + 1;
+    let read = match algorithm {
+        Algorithm::Gzip => GzDecoder::new(body).take(limit).read_to_end(&mut out),
+        Algorithm::Zstd => {
+            let mut decoder = zstd::Decoder::new(body).ok()?;
+            decoder.window_log_max(WINDOW_LOG).ok()?;
+            decoder.take(limit).read_to_end(&mut out)
+        }
+        Algorithm::SnappyFramed => snap::read::FrameDecoder::new(body).take(limit).read_to_end(&mut out),
+        Algorithm::None | Algorithm::Zlib | Algorithm::Deflate | Algorithm::Snappy => return None,
+    };
+    (read.ok()? <= bytes_max).then(|| out.into())
+}
+
 /// Compresses bodies as one exporter was told to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compressor {
@@ -172,8 +192,7 @@ impl Compressor {
                 let mut encoder = zstd::Encoder::new(out, self.level)?;
                 encoder.set_pledged_src_size(u64::try_from(message.len()).ok())?;
                 encoder.include_contentsize(true)?;
-                // Receivers (ours too) refuse a window over 8 MiB.
-                encoder.window_log(23)?;
+                encoder.window_log(WINDOW_LOG)?;
                 feed(&mut encoder)?;
                 encoder.finish()?
             }

@@ -97,10 +97,9 @@ impl Reader {
         match called {
             Err(CallError::Connect(error)) => connect(&error),
             Err(error @ CallError::Broken { .. }) => retry(RetryCause::Passing, error.to_string(), None),
+            Err(error @ CallError::Foreign { .. }) => retry(RetryCause::Blocked, error.to_string(), None),
             // OTLP: an answer over the limit is not retryable.
-            Err(error @ (CallError::AnswerTooLarge { .. } | CallError::Answer { .. })) => {
-                Outcome::Rejected { message: error.to_string() }
-            }
+            Err(error @ CallError::AnswerTooLarge { .. }) => Outcome::Rejected { message: error.to_string() },
             Ok(answer) => self.grpc_answer(signal, &answer),
         }
     }
@@ -114,7 +113,7 @@ impl Reader {
             return self.grpc_status(signal, code_of_http(answer.http_status), &text, None);
         };
         if code == code::OK {
-            return success(signal, &answer.body, false);
+            return answer.body.as_ref().map_or_else(unreadable, |body| success(signal, body, false));
         }
         let details = details(&answer.trailers);
         let text =
@@ -210,9 +209,13 @@ fn success(signal: Signal, body: &[u8], json: bool) -> Outcome {
     let said = if json { otlp::json::decode_success(signal, body) } else { response::decode_success(signal, body) };
     match said {
         Ok(partial) => accepted(partial),
-        // The status said yes; what else was said cannot be read.
-        Err(_) => Outcome::Delivered { warning: Some("the backend accepted it with an answer that cannot be read".to_owned()) },
+        Err(_) => unreadable(),
     }
+}
+
+/// The status said yes; what else was said cannot be read.
+fn unreadable() -> Outcome {
+    Outcome::Delivered { warning: Some("the backend accepted it with an answer that cannot be read".to_owned()) }
 }
 
 fn accepted(partial: Option<response::Partial>) -> Outcome {

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, Uri, header::HeaderValue};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use super::{ConnectError, Connector, Keepalive, Message, link::Link};
+use super::{Algorithm, ConnectError, Connector, Keepalive, Message, link::Link, message::decompressed};
 use slots::Slots;
 
 /// Largest answer that is read (OTLP recommends 4 MiB).
@@ -28,8 +28,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Where `grpc-status` is; the headers for an answer without a body.
     pub trailers: HeaderMap,
-    /// The message without its five bytes; empty where there is none.
-    pub body: Bytes,
+    /// The message, decompressed; empty where there is none, `None` where it cannot be read.
+    pub body: Option<Bytes>,
 }
 
 /// A call got no answer.
@@ -43,9 +43,9 @@ pub enum CallError {
     /// More than [`ANSWER_BYTES_MAX`] came back.
     #[error("the answer of {name} is larger than {ANSWER_BYTES_MAX} bytes")]
     AnswerTooLarge { name: String },
-    /// A compressed or cut answer.
-    #[error("the answer of {name} cannot be read: {reason}")]
-    Answer { name: String, reason: String },
+    /// What answers speaks another protocol.
+    #[error("{name} does not speak HTTP/2: {reason}; an OTLP/HTTP port (4318) needs the `otlp_http` exporter")]
+    Foreign { name: String, reason: String },
 }
 
 /// Calls to one endpoint.
@@ -124,7 +124,11 @@ impl Channel {
         let answered = link.exchange(request, message.clone(), ANSWER_BYTES_MAX + 5).await.map_err(|broken| Failed {
             untouched: broken.untouched,
             connection: broken.connection,
-            error: CallError::Broken { name: self.name(), reason: broken.reason },
+            error: if broken.foreign {
+                CallError::Foreign { name: self.name(), reason: broken.reason }
+            } else {
+                CallError::Broken { name: self.name(), reason: broken.reason }
+            },
         })?;
         let failed = |error| Failed { untouched: false, connection: false, error };
         if answered.cut {
@@ -132,9 +136,8 @@ impl Channel {
         }
         // An answer of nothing but headers has its status there.
         let trailers = answered.trailers.unwrap_or_else(|| answered.head.headers.clone());
-        let accepted = answered.head.status == 200 && trailers.get("grpc-status").is_some_and(|status| status == "0");
-        let body = if accepted { unframed(answered.body.freeze()) } else { Ok(Bytes::new()) };
-        let body = body.map_err(|reason| failed(CallError::Answer { name: self.name(), reason: reason.to_owned() }))?;
+        let encoding = answered.head.headers.get("grpc-encoding").and_then(|name| name.to_str().ok()).unwrap_or_default();
+        let body = unframed(answered.body.freeze(), encoding);
         Ok(Answer { http_status: answered.head.status.as_u16(), headers: answered.head.headers, trailers, body })
     }
 }
@@ -145,23 +148,21 @@ struct Failed {
     error: CallError,
 }
 
-/// Takes the five bytes off an answer's message.
-fn unframed(mut body: Bytes) -> Result<Bytes, &'static str> {
+/// Takes the five bytes off an answer's message and decompresses it: grpc-go compresses answers as the request was, whatever was asked for.
+fn unframed(mut body: Bytes, encoding: &str) -> Option<Bytes> {
     if body.is_empty() {
-        return Ok(body);
+        return Some(body);
     }
     if body.len() < 5 {
-        return Err("it ends within its length");
+        return None;
     }
     let compressed = body.get_u8();
     let len = body.get_u32() as usize;
-    if compressed != 0 {
-        return Err("it is compressed, which was not asked for");
-    }
     if body.len() < len {
-        return Err("it ends early");
+        return None;
     }
-    Ok(body.split_to(len))
+    let message = body.split_to(len);
+    if compressed == 0 { Some(message) } else { decompressed(Algorithm::grpc(encoding)?, &message, ANSWER_BYTES_MAX) }
 }
 
 /// `grpc-timeout` of an attempt: at most eight digits and a unit.
