@@ -30,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod pipeline;
+pub mod runtime;
 pub mod service;
 
 // what we say about ourselves

@@ -20,11 +20,11 @@ use super::{
     start::{self, Checked},
 };
 use crate::{
-    component::{Clock, Health, Shutdown, State},
     config::{Level, Node, Value},
-    internal_telemetry::{self, Telemetry, serve_page},
+    internal_telemetry::{self, Telemetry},
     pipeline::Surroundings,
-    service::{Ended, Running},
+    runtime::{Clock, Health, Shutdown, State},
+    service::{Ended, Running, serve_page},
 };
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {

@@ -3,7 +3,10 @@
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
-use crate::signal::Context;
+use crate::{
+    door::{Refusal, status::retry_hint},
+    signal::Context,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -27,4 +30,14 @@ pub trait ServerAuth: Send + Sync {
 /// Adds credentials or headers to a request that goes out.
 pub trait ClientAuth: Send + Sync {
     fn add_headers(&self, context: &Context, headers: &mut HeaderMap) -> Result<(), AuthError>;
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Unauthenticated(message) => Self::Unauthenticated { message },
+            AuthError::Denied(message) => Self::Denied { message },
+            AuthError::Unavailable(reason) => Self::Full { reason, retry_after: retry_hint() },
+        }
+    }
 }

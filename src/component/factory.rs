@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    BuildContext, BuildError, BuiltConnector, BuiltProcessor, ConnectorConfig, ConnectorUse, Exporter, ExporterConfig, Extension,
-    ExtensionConfig, ProcessorConfig, Receiver, ReceiverConfig, Stability,
+    BuildContext, BuiltConnector, BuiltProcessor, ConnectorConfig, ConnectorUse, Exporter, ExporterConfig, Extension,
+    ExtensionConfig, ProcessorConfig, Receiver, ReceiverConfig, Stability, delivery,
 };
+use crate::runtime::BuildError;
 use crate::{
     config::{Diagnostics, Node},
-    delivery,
     signal::{ContextNeeds, Signal},
 };
 

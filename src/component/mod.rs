@@ -4,9 +4,8 @@
 //! table of the `mod.rs` beside it. Components never name one another; what they share is in the modules above them.
 
 mod auth;
+pub mod delivery;
 mod factory;
-mod health;
-mod task;
 
 use std::sync::Arc;
 
@@ -19,15 +18,14 @@ pub use factory::{
     ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
     ReadyProcessor, ReadyReceiver, ReceiverFactory, Tables,
 };
-pub use health::{Health, State};
-pub use task::{Shutdown, Step, Task, TaskError};
 
 use crate::{
     config::{Diagnostics, Node},
-    delivery,
+    door::{BudgetWish, Inlet},
     exposition::PageSource,
     internal_telemetry::Telemetry,
     journal::Record,
+    runtime::{BuildError, Clock, Health, Shutdown, Task},
     signal::{Batch, ComponentId, Context, ContextNeeds, Signal, UnixNanos},
 };
 
@@ -52,86 +50,7 @@ pub struct BuildContext {
     pub clock: Clock,
 }
 
-/// Reads the wall clock.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> UnixNanos + Send + Sync>);
-
-impl Clock {
-    pub fn new(read: impl Fn() -> UnixNanos + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// The machine's clock.
-    pub fn system() -> Self {
-        Self::new(|| {
-            #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
-            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            UnixNanos(since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)))
-        })
-    }
-
-    pub fn now(&self) -> UnixNanos {
-        (self.0)()
-    }
-}
-
-/// A component could not be built or started. The message names the configuration key where there is one.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// A key has a value that cannot work; `path` is inside the component (`protocols::grpc::endpoint`).
-    #[error("{path}: {message}")]
-    Setting { path: String, message: String },
-    #[error("{0}")]
-    Other(#[from] Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl BuildError {
-    pub fn setting(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Setting { path: path.into(), message: message.into() }
-    }
-}
-
 // === receivers ===
-
-/// Takes data for one receiver: scans, admits, appends. The door implements it; receivers only see this.
-pub trait Inlet: Send + Sync {
-    /// Whether some pipeline of this signal uses the receiver.
-    fn takes(&self, signal: Signal) -> bool;
-    /// Scans and appends one request body. Once it is done the data is where the journal's mode promises it to be.
-    fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>>;
-    /// Where room for a body is asked for before it is read into memory.
-    fn budget(&self) -> &Arc<Budget>;
-    /// Which parts of a request's context have to be handed over.
-    fn needs(&self) -> &ContextNeeds;
-}
-
-/// One request body on its way in.
-pub struct Arrival {
-    pub signal: Signal,
-    /// The body of an `Export*ServiceRequest`, not compressed, not checked.
-    pub payload: Bytes,
-    /// Only what [`Inlet::needs`] names.
-    pub context: Arc<Context>,
-    /// For metrics and logs: `grpc`, `http`.
-    pub transport: &'static str,
-    /// The sender's address, for logs.
-    pub peer: Option<std::net::SocketAddr>,
-    /// The room that was asked for while the body was read; `None`: the inlet asks.
-    pub ticket: Option<Ticket>,
-    /// Refuse a body with a string that is not UTF-8 instead of repairing it.
-    pub strict_utf8: bool,
-}
-
-/// A request was taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Accepted {
-    pub items: u64,
-    /// Items left out because they were invalid, and why; said in `partial_success`. A message with 0 rejected is a warning.
-    pub rejected: u64,
-    pub message: Option<String>,
-}
-
-pub use crate::door::{Budget, Refusal, Ticket};
 
 pub trait Receiver: Send {
     /// Binds what it listens on; an address in use is an error that names it and its key. The task serves until `shutdown`.
@@ -173,7 +92,7 @@ pub enum BuiltProcessor {
     /// `batch`: how much the readers behind it take at once.
     Batching(delivery::BatchWish),
     /// `memory_limiter`: the door's byte budget.
-    Budget(crate::door::BudgetWish),
+    Budget(BudgetWish),
 }
 
 pub trait ProcessorConfig: Sized + Send + 'static {

@@ -7,9 +7,10 @@
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability},
+    component::{BuildContext, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability},
     config::{Diagnostics, Node, read},
     journal::Record,
+    runtime::BuildError,
     signal::Signal,
 };
 

@@ -12,8 +12,9 @@ use super::{
     consumer::{LINGER, LITTLE, RECORDS_MAX},
 };
 use crate::{
-    component::{Clock, Connector, Derived, Shutdown},
+    component::{Connector, Derived},
     journal::{DropReason, NewRecord, Position, Record, Settled, SourceId, Topic},
+    runtime::{Clock, Shutdown},
 };
 
 /// A connector with the topics it appends to; shared by the pipelines that end in it.

@@ -18,10 +18,11 @@ use super::{
     consumer::{LINGER, LITTLE, RECORDS_MAX},
 };
 use crate::{
-    component::{Clock, Exporter, Health, Outcome, Request, RetryCause, Shutdown, State},
+    component::{Exporter, Outcome, Request, RetryCause},
     internal_telemetry::ExporterMetrics,
     journal::{DropReason, Position, Record, Settled},
     otlp::split_by_items,
+    runtime::{Clock, Health, Shutdown, State},
     signal::{Batch, ComponentId, Signal},
 };
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{BatchWish, Settings, Sizer};
-use crate::journal::{LagBound, OnOverflow};
+use crate::{
+    component::delivery::{BatchWish, Settings, Sizer},
+    journal::{LagBound, OnOverflow},
+};
 
 /// How one exporter's consumer behaves.
 #[derive(Debug, Clone, PartialEq)]

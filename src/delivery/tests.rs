@@ -16,10 +16,12 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::*;
 use crate::{
-    component::{Clock, Exporter, Health, Outcome, Request, RetryCause, Shutdown},
+    component::delivery::{BatchWish, Queue, Settings, Sizer},
+    component::{Exporter, Outcome, Request, RetryCause},
     internal_telemetry::Telemetry,
     journal::{Accounts, Appending, DropReason, MemoryShard, NewRecord, SourceId, Sources, Subscriber, Topic, TopicId},
     otlp::wire::{put_bytes_always, put_message},
+    runtime::{Clock, Health, Shutdown},
     signal::{Batch, ComponentId, Context, Signal, UnixNanos},
 };
 

@@ -30,9 +30,9 @@ use tokio::{
 };
 
 use crate::{
-    component::Clock,
     config::GoDuration,
     internal_telemetry::{OtlpProtocol, OtlpTarget},
+    runtime::Clock,
 };
 use script::Service;
 use staff::{Staff, Targets, Worker};

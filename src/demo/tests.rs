@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    component::Shutdown,
+    runtime::Shutdown,
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
 };
 use script::Script;

@@ -8,6 +8,7 @@
 
 mod budget;
 pub mod inflate;
+mod inlet;
 mod newcomers;
 mod repairs;
 pub mod status;
@@ -19,13 +20,14 @@ use parking_lot::Mutex;
 use prometheus::IntCounter;
 
 pub use budget::{Budget, Ticket};
+pub use inlet::{Accepted, Arrival, Inlet};
 pub use status::{BudgetWish, Refusal};
 
 use crate::{
-    component::{Accepted, Arrival, Clock, Inlet, Step},
     internal_telemetry::{DOOR_BYTES, DOOR_REFUSED, ReceiverMetrics, Telemetry},
     journal::{NewRecord, SourceId},
     otlp::{Scan, ScanLimits, repair::repair, scan},
+    runtime::{Clock, Step},
     signal::{Batch, ComponentId, ContextNeeds, Signal, SpanIndex},
 };
 use newcomers::Newcomers;

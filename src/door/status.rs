@@ -5,10 +5,7 @@ use std::{hash::BuildHasher, time::Duration};
 use http::StatusCode;
 use tonic::Code;
 
-use crate::{
-    component::AuthError,
-    otlp::{json, response, response::Details},
-};
+use crate::otlp::{json, response, response::Details};
 
 /// What a `memory_limiter` in the file asks of the door's byte budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -177,16 +174,6 @@ impl Refusal {
 
     pub fn stopping() -> Self {
         Self::Stopping { retry_after: retry_hint() }
-    }
-}
-
-impl From<AuthError> for Refusal {
-    fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::Unauthenticated(message) => Self::Unauthenticated { message },
-            AuthError::Denied(message) => Self::Denied { message },
-            AuthError::Unavailable(reason) => Self::Full { reason, retry_after: retry_hint() },
-        }
     }
 }
 

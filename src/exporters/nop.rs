@@ -16,9 +16,10 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, Exporter, ExporterConfig, Outcome, Request, Stability},
+    component::delivery,
+    component::{BuildContext, Exporter, ExporterConfig, Outcome, Request, Stability},
     config::{Diagnostics, Node, read},
-    delivery,
+    runtime::BuildError,
     signal::Signal,
 };
 

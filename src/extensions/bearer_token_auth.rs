@@ -17,8 +17,9 @@ use serde::Deserialize;
 
 use super::watched::{Watched, same};
 use crate::{
-    component::{AuthError, BuildContext, BuildError, ClientAuth, Extension, ExtensionConfig, ServerAuth, Stability},
+    component::{AuthError, BuildContext, ClientAuth, Extension, ExtensionConfig, ServerAuth, Stability},
     config::{self, Diagnostics, Node, Secret},
+    runtime::BuildError,
     signal::Context,
 };
 

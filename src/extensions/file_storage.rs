@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, Extension, ExtensionConfig, Stability},
+    component::{BuildContext, Extension, ExtensionConfig, Stability},
     config::{self, Diagnostics, GoDuration, Node},
+    runtime::BuildError,
 };
 
 /// The settings of the extension.

@@ -14,8 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use crate::{
-    component::{AuthError, BuildContext, BuildError, ClientAuth, Extension, ExtensionConfig, Stability},
+    component::{AuthError, BuildContext, ClientAuth, Extension, ExtensionConfig, Stability},
     config::{self, Diagnostics, Node, Secret},
+    runtime::BuildError,
     signal::{Context, ContextNeeds},
 };
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, Extension, ExtensionConfig, Stability},
+    component::{BuildContext, Extension, ExtensionConfig, Stability},
     config::{self, Diagnostics, Node},
+    runtime::BuildError,
     transport::server::HttpServerSettings,
 };
 

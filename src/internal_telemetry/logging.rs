@@ -32,7 +32,7 @@ use tracing_subscriber::{
 };
 
 use super::{LogEncoding, LogLevel, LogSettings, Sampling};
-use crate::component::{BuildError, Clock};
+use crate::runtime::{BuildError, Clock};
 
 /// Longest value of a field, in bytes.
 const VALUE_BYTES_MAX: usize = 256;

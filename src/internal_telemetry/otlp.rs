@@ -38,7 +38,7 @@ use super::{
     Identity, Logging, Reader, SampleKind, SampleValue, Samples, SpanProcessor, Tally, Telemetry, TelemetrySettings, Watched,
     names,
 };
-use crate::component::{BuildError, Clock, Shutdown, Task};
+use crate::runtime::{BuildError, Clock, Shutdown, Task};
 
 /// The running half. Ended by [`OwnExport::finish`], after everything that is worth telling about.
 #[derive(Default)]

@@ -9,17 +9,19 @@ use super::{
     plan::{Plan, PlannedConsumer, Role, TopicKind},
 };
 use crate::{
+    component::delivery::BatchWish,
     component::{
-        BuildContext, BuildError, BuiltProcessor, Clock, ConnectorUse, Extensions, Health, ReadyConnector, ReadyExporter,
-        ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Tables,
+        BuildContext, BuiltProcessor, ConnectorUse, Extensions, ReadyConnector, ReadyExporter, ReadyExtension, ReadyProcessor,
+        ReadyReceiver, Receiver, Tables,
     },
     config::Diagnostics,
-    delivery::{BatchWish, Breaker, Chain, Consumer, DeadLetters, Destination, Policy, SharedConnector, Stage},
+    delivery::{Breaker, Chain, Consumer, DeadLetters, Destination, Policy, SharedConnector, Stage},
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
         Accounts, Cursor, DropReason, LagBound, MemoryShard, OnOverflow, SourceId, Sources, Subscriber, Topic, TopicId, Waker,
     },
+    runtime::{BuildError, Clock, Health},
     signal::{ComponentId, ContextNeeds, Signal},
 };
 
@@ -297,12 +299,12 @@ impl Read {
             let Some((chain, batching)) = chains.get(&planned.pipeline) else { continue };
             let policy = match planned.role {
                 Role::Exporter => Policy::of(
-                    settings.get(&planned.component).unwrap_or(&crate::delivery::Settings::default()),
+                    settings.get(&planned.component).unwrap_or(&crate::component::delivery::Settings::default()),
                     *batching,
                     lag_bytes,
                 ),
                 Role::Connector => {
-                    let mut policy = Policy::of(&crate::delivery::Settings::default(), None, lag_bytes);
+                    let mut policy = Policy::of(&crate::component::delivery::Settings::default(), None, lag_bytes);
                     policy.on_overflow = OnOverflow::HoldDoor;
                     policy
                 }

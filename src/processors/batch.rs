@@ -13,9 +13,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, BuiltProcessor, ProcessorConfig, Stability},
+    component::delivery::BatchWish,
+    component::{BuildContext, BuiltProcessor, ProcessorConfig, Stability},
     config::{Diagnostics, GoDuration, Node, read},
-    delivery::BatchWish,
+    runtime::BuildError,
     signal::{ContextNeeds, Signal},
 };
 

@@ -11,9 +11,10 @@
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, BuiltProcessor, ProcessorConfig, Stability},
+    component::{BuildContext, BuiltProcessor, ProcessorConfig, Stability},
     config::{Diagnostics, GoDuration, Node, read},
     door::BudgetWish,
+    runtime::BuildError,
     signal::Signal,
 };
 

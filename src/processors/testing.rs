@@ -6,10 +6,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    component::{BuildContext, BuildError, BuiltProcessor, Clock, Extensions, Health, Processed, Processor, ProcessorConfig},
+    component::{BuildContext, BuiltProcessor, Extensions, Processed, Processor, ProcessorConfig},
     config::{Diagnostics, Input, Level, Machine, load},
     internal_telemetry::Telemetry,
     otlp::{ScanLimits, json},
+    runtime::{BuildError, Clock, Health},
     signal::{Batch, ComponentId, Context, Signal, UnixNanos},
 };
 

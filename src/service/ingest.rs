@@ -5,9 +5,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use crate::{
-    component::Step,
     door::{Append, Refusal, status::retry_hint},
     journal::{AppendError, Appending, NewRecord, Topic},
+    runtime::Step,
 };
 
 /// Appends what a receiver took to the topic of its signal.

@@ -5,6 +5,7 @@
 //!        as long as the drain timeout leaves; what is left then is counted and said.
 
 mod ingest;
+mod own_page;
 mod stages;
 
 use std::{sync::Arc, time::Duration};
@@ -16,16 +17,17 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    component::{BuildError, Health, Shutdown, State, Task},
     delivery::{connector, exporter},
     door::{self, Door},
     journal::Accounts,
     otlp::ScanLimits,
     pipeline::{Entry, Failed, Graph, Surroundings},
+    runtime::{BuildError, Health, Shutdown, State, Task},
     signal::{ComponentId, Signal},
 };
 
 use ingest::Ingest;
+pub use own_page::serve_page;
 pub use stages::Stages;
 
 /// Items that one consumer still held at the end.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
 
-use crate::component::Shutdown;
+use crate::runtime::Shutdown;
 
 #[derive(Default)]
 struct Stage {

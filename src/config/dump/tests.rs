@@ -1,3 +1,5 @@
+//! Dumps keep secrets in and load again.
+
 use proptest::prelude::*;
 
 use super::{DumpFormat, DumpMode, dump};

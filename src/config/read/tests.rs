@@ -1,3 +1,5 @@
+//! Settings from nodes: every problem with its place.
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;

@@ -48,13 +48,14 @@ use ring::{
 pub use settings::Settings;
 
 use crate::{
-    component::{BuildContext, BuildError, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability},
+    component::{BuildContext, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability},
     config::{Diagnostics, Node, read},
     exposition::PageSource,
     internal_telemetry::{self, Telemetry},
     journal::Record,
     otlp::{ScanLimits, scan},
     registry::{self, GuardLimits, RowStore},
+    runtime::BuildError,
     signal::{Batch, ComponentId, Context, Signal, SpanIndex, UnixNanos},
 };
 use aggregate::{Aggregator, Counts, Rules, Stream, Tally};

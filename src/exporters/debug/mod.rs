@@ -36,12 +36,11 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
-    component::{
-        BuildContext, BuildError, Clock, Exporter, ExporterConfig, Outcome, Request, RetryCause, Shutdown, Stability, Task,
-    },
+    component::delivery,
+    component::{BuildContext, Exporter, ExporterConfig, Outcome, Request, RetryCause, Stability},
     config::{Diagnostics, Node, StringList, read},
-    delivery,
     otlp::view::{DataView, LogsView, MetricsView, TracesView},
+    runtime::{BuildError, Clock, Shutdown, Task},
     signal::Signal,
 };
 

@@ -26,11 +26,11 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::{
-    component::{
-        BuildContext, BuildError, Clock, Exporter, ExporterConfig, Outcome, Request, RetryCause, Shutdown, Stability, Task,
-    },
+    component::delivery,
+    component::{BuildContext, Exporter, ExporterConfig, Outcome, Request, RetryCause, Stability},
     config::{Diagnostics, GoDuration, Node, Section, read},
-    delivery, otlp,
+    otlp,
+    runtime::{BuildError, Clock, Shutdown, Task},
     signal::Signal,
 };
 use output::{Output, Rules};

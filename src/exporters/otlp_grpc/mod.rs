@@ -33,9 +33,10 @@ use http::{
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, ClientAuth, Exporter, ExporterConfig, Outcome, Request, Stability},
+    component::delivery,
+    component::{BuildContext, ClientAuth, Exporter, ExporterConfig, Outcome, Request, Stability},
     config::{Diagnostics, GoDuration, Node, read2},
-    delivery,
+    runtime::BuildError,
     signal::Signal,
     transport::client::{
         Compressor, Connector, GrpcClientSettings, Keepalive, Message, ProxyRules,

@@ -32,9 +32,11 @@ use http::{
 use serde::Deserialize;
 
 use crate::{
-    component::{BuildContext, BuildError, ClientAuth, Clock, Exporter, ExporterConfig, Outcome, Request, Stability},
+    component::delivery,
+    component::{BuildContext, ClientAuth, Exporter, ExporterConfig, Outcome, Request, Stability},
     config::{Diagnostics, GoDuration, Node, read2},
-    delivery, otlp,
+    otlp,
+    runtime::{BuildError, Clock},
     signal::Signal,
     transport::client::{
         Compressor, Connector, Endpoint, HttpClientSettings, Message, ProxyRules, http::Client, outcome, user_agent,

@@ -59,13 +59,11 @@ pub use names::Strategy;
 
 use self::{apply::Applier, reports::Reports};
 use crate::{
-    component::{
-        AuthError, BuildContext, BuildError, Clock, Exporter, ExporterConfig, Outcome, Request, ServerAuth, Shutdown, Stability,
-        Task,
-    },
+    component::delivery,
+    component::{AuthError, BuildContext, Exporter, ExporterConfig, Outcome, Request, ServerAuth, Stability},
     config::{Diagnostics, GoDuration, Node, Section, read2},
-    delivery,
     exposition::{FamilyKind, LeftOut, PageSource, Scrapes, plain},
+    runtime::{BuildError, Clock, Shutdown, Task},
     signal::{ContextNeeds, Signal},
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
 };

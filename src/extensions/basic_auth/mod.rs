@@ -33,8 +33,9 @@ use tokio::sync::Semaphore;
 
 use super::watched::Watched;
 use crate::{
-    component::{AuthError, BuildContext, BuildError, ClientAuth, Extension, ExtensionConfig, ServerAuth, Stability},
+    component::{AuthError, BuildContext, ClientAuth, Extension, ExtensionConfig, ServerAuth, Stability},
     config::{self, Diagnostics, Node, Secret, Section},
+    runtime::BuildError,
     signal::Context,
 };
 use htpasswd::Users;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::Pages;
-use crate::{component::State, signal::UnixNanos};
+use crate::{runtime::State, signal::UnixNanos};
 
 impl Pages {
     /// The older form: whether all is well, and its body.

@@ -32,10 +32,9 @@ use serde::{Deserialize, de::IgnoredAny};
 use tonic::Code;
 
 use crate::{
-    component::{
-        BuildContext, BuildError, Clock, Extension, ExtensionConfig, Extensions, Health, Shutdown, Stability, State, Task,
-    },
+    component::{BuildContext, Extension, ExtensionConfig, Extensions, Stability},
     config::{self, Diagnostics, GoDuration, Node, Section},
+    runtime::{BuildError, Clock, Health, Shutdown, State, Task},
     signal::UnixNanos,
     transport::server::{
         Body, Bound, Error, Gate, GrpcServerSettings, HttpServerSettings, HttpService, grpc,

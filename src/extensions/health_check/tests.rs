@@ -1,3 +1,5 @@
+//! Health over HTTP, in both forms, and over gRPC.
+
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, task::JoinSet};
@@ -12,7 +14,7 @@ use crate::{
 struct Running {
     addresses: Vec<SocketAddr>,
     health: Arc<Health>,
-    _tasks: JoinSet<Result<(), crate::component::TaskError>>,
+    _tasks: JoinSet<Result<(), crate::runtime::TaskError>>,
 }
 
 async fn start(yaml: &str) -> Running {

@@ -35,7 +35,7 @@ use tracing_subscriber::{Layer, layer::SubscriberExt, registry::Registry};
 
 use super::*;
 use crate::{
-    component::{Clock, Shutdown},
+    runtime::{Clock, Shutdown},
     signal::UnixNanos,
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
 };
@@ -160,7 +160,8 @@ async fn get(address: SocketAddr, request: &str) -> String {
 async fn serves_the_page_and_nothing_else() {
     let reader = PullReader { endpoint: "127.0.0.1:0".to_owned(), style: Style::default() };
     let shutdown = Shutdown::new();
-    let (addresses, task) = serve_page(&reader, "service::telemetry", filled(), identity(), shutdown.clone()).await.unwrap();
+    let (addresses, task) =
+        crate::service::serve_page(&reader, "service::telemetry", filled(), identity(), shutdown.clone()).await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(task);
     let ask = |line: &str| format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

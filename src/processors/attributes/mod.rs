@@ -31,12 +31,13 @@ use serde::Deserialize;
 use self::matching::{Item, Properties};
 use super::actions::{self, Actions, Resolved};
 use crate::{
-    component::{BuildContext, BuildError, BuiltProcessor, Processed, Processor, ProcessorConfig, Stability},
+    component::{BuildContext, BuiltProcessor, Processed, Processor, ProcessorConfig, Stability},
     config::{Diagnostics, Node, read},
     otlp::{
         edit::{AttributesWriter, Edit, Editor, Place, edit},
         view::{AttributesView, LogRecordView, MetricView, PointView, SpanView},
     },
+    runtime::BuildError,
     signal::{Batch, ContextNeeds, Signal, UnixNanos},
 };
 

@@ -22,12 +22,13 @@ use serde::Deserialize;
 
 use super::actions::{self, Actions, Resolved};
 use crate::{
-    component::{BuildContext, BuildError, BuiltProcessor, Processed, Processor, ProcessorConfig, Stability},
+    component::{BuildContext, BuiltProcessor, Processed, Processor, ProcessorConfig, Stability},
     config::{Diagnostics, Node, read},
     otlp::{
         edit::{AttributesWriter, Edit, Editor, edit},
         view::ResourceView,
     },
+    runtime::BuildError,
     signal::{Batch, ContextNeeds, Signal, UnixNanos},
 };
 

@@ -13,8 +13,8 @@ use http::{
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
-    component::{Accepted, Refusal},
     door::status::Situation,
+    door::{Accepted, Refusal},
     otlp::{json, response},
     signal::Signal,
     transport::server::{Error, grpc, health::Watching},

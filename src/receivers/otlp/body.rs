@@ -16,8 +16,8 @@ use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    component::{Budget, Refusal, Ticket},
     door::status::retry_hint,
+    door::{Budget, Refusal, Ticket},
     transport::server::grpc,
 };
 

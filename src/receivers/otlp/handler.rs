@@ -16,7 +16,8 @@ use super::{
     notices::Notices,
 };
 use crate::{
-    component::{Accepted, Arrival, AuthError, Inlet, Refusal, Shutdown, Step},
+    component::AuthError,
+    door::{Accepted, Arrival, Inlet, Refusal},
     door::{
         heavy,
         inflate::{Encoding, inflate},
@@ -25,6 +26,7 @@ use crate::{
         ScanLimits,
         json::{self, JsonErrorKind},
     },
+    runtime::{Shutdown, Step},
     signal::{Context, Signal},
     transport::server::{
         Gate, GrpcServerSettings, Handler, HttpServerSettings, Link, Origin, grpc,

@@ -30,8 +30,10 @@ use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
-    component::{BuildContext, BuildError, Inlet, Receiver, ReceiverConfig, Shutdown, Stability, Task},
+    component::{BuildContext, Receiver, ReceiverConfig, Stability},
     config::{self, Diagnostics, Node, Section},
+    door::Inlet,
+    runtime::{BuildError, Shutdown, Task},
     signal::Signal,
     transport::server::{Bound, Gate, GrpcServerSettings, HttpServerSettings, health::HealthService},
 };

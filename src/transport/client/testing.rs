@@ -19,9 +19,10 @@ use tokio::{
 
 use super::Resolve;
 use crate::{
-    component::{BuildContext, Clock, Extensions},
+    component::{BuildContext, Extensions},
     config::{Input, Machine, Node, load},
     internal_telemetry::Telemetry,
+    runtime::Clock,
     signal::{Batch, ComponentId, Signal},
 };
 

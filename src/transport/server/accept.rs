@@ -20,7 +20,7 @@ use super::{
     listen::Listener,
     notice::Once,
 };
-use crate::component::Shutdown;
+use crate::runtime::Shutdown;
 
 /// Of one listener (one endpoint of the file).
 #[derive(Debug, Clone, Copy)]

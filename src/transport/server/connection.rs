@@ -33,7 +33,7 @@ use super::{
     notice::Once,
     settings::Limits,
 };
-use crate::{component::Shutdown, transport::tls::server::ServerTls};
+use crate::{runtime::Shutdown, transport::tls::server::ServerTls};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The first byte of every TLS connection: a handshake record.

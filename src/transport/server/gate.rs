@@ -15,8 +15,9 @@ use http::{
 
 use super::settings::{Auth, Cors, GrpcServerSettings, HttpServerSettings};
 use crate::{
-    component::{AuthError, BuildError, Extensions, ServerAuth},
+    component::{AuthError, Extensions, ServerAuth},
     config::Section,
+    runtime::BuildError,
 };
 
 /// Headers that SDKs in browsers send and that no page has to be allowed one by one.

@@ -20,7 +20,7 @@ use http_body::{Body, Frame};
 use tonic::Code;
 
 use super::{Error, grpc};
-use crate::component::{Health, State};
+use crate::runtime::{Health, State};
 
 /// Streams of [`HealthService::watch`] open at once.
 const WATCHERS_MAX: usize = 64;

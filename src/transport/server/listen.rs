@@ -10,7 +10,7 @@ use std::{
 use tokio::net::{TcpListener, UnixListener, lookup_host};
 
 use super::{io::Socket, settings::Listen};
-use crate::component::BuildError;
+use crate::runtime::BuildError;
 
 /// A listening socket. A socket file is removed when it goes.
 pub(super) enum Listener {

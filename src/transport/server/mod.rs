@@ -33,7 +33,8 @@ pub use settings::{
 };
 
 use crate::{
-    component::{AuthError, BuildError, Extensions, Shutdown, Task},
+    component::{AuthError, Extensions},
+    runtime::{BuildError, Shutdown, Task},
     transport::tls::server::ServerTls,
 };
 use accept::Caps;

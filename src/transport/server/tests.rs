@@ -1,3 +1,5 @@
+//! Listeners over real sockets: limits, TLS, shutdown.
+
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -27,7 +29,7 @@ impl HttpService for Echo {
 
 struct Running {
     addresses: Vec<SocketAddr>,
-    tasks: JoinSet<Result<(), crate::component::TaskError>>,
+    tasks: JoinSet<Result<(), crate::runtime::TaskError>>,
     shutdown: Shutdown,
 }
 

@@ -23,8 +23,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
-    component::BuildError,
     config::{Diagnostics, GoDuration, Node, Secret, StringList},
+    runtime::BuildError,
 };
 
 /// Files are looked at again no more often than this where `reload_interval` is not written.

@@ -13,12 +13,13 @@ use prost::Message;
 
 use super::super::{Config, Settings};
 use crate::{
-    component::{BuildContext, Clock, Connector, ConnectorConfig, ConnectorUse, Derived, Extensions, Health},
+    component::{BuildContext, Connector, ConnectorConfig, ConnectorUse, Derived, Extensions},
     config::{Diagnostics, Input, Machine, Node, load},
     exposition::{Bucket, Exemplar, Family, Gone, LabelBlock, NativeHistogram, Page, PageSource, PageWriter},
     internal_telemetry::Telemetry,
     journal::{Position, Record, SourceId, TopicId},
     otlp::{ScanLimits, scan},
+    runtime::{Clock, Health},
     signal::{Batch, ComponentId, Context, Signal, SpanIndex, UnixNanos},
 };
 

@@ -9,10 +9,11 @@ use tokio::{net::TcpStream, task::JoinSet};
 
 use super::*;
 use crate::{
-    component::{BuildContext, Clock, Exporter, ExporterConfig, Extensions, Health, Outcome, Request, Shutdown},
+    component::{BuildContext, Exporter, ExporterConfig, Extensions, Outcome, Request},
     config::{Diagnostics, Node, Origin, Value as ConfigValue},
     exporters::prometheus::Config,
     exposition::{Family, LabelBlock, Page},
+    runtime::{Clock, Health, Shutdown},
     signal::{Batch, ComponentId, Context, Signal, UnixNanos},
 };
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::{
+    component::delivery,
     component::{
-        BuildContext, BuildError, BuiltConnector, BuiltProcessor, ConnectorConfig, ConnectorFactory, ConnectorUse, Exporter,
-        ExporterConfig, ExporterFactory, Extension, ExtensionConfig, ExtensionFactory, ProcessorConfig, ProcessorFactory,
-        Receiver, ReceiverConfig, ReceiverFactory, Stability, Tables,
+        BuildContext, BuiltConnector, BuiltProcessor, ConnectorConfig, ConnectorFactory, ConnectorUse, Exporter, ExporterConfig,
+        ExporterFactory, Extension, ExtensionConfig, ExtensionFactory, ProcessorConfig, ProcessorFactory, Receiver,
+        ReceiverConfig, ReceiverFactory, Stability, Tables,
     },
     config::{Diagnostics, Node, read},
-    delivery,
+    runtime::BuildError,
     signal::Signal,
 };
 

@@ -1,3 +1,5 @@
+//! What is left out of a file, and what may not be.
+
 use super::{TABLES, loaded};
 use crate::{
     config::{Diagnostics, DumpFormat, DumpMode, Input, Machine, dump, load_unexpanded},

@@ -29,12 +29,13 @@ use tokio::{net::TcpStream, task::JoinSet};
 
 use super::*;
 use crate::{
-    component::{Clock, Extension, Extensions, Health, ServerAuth, Step, TaskError},
+    component::{Extension, Extensions, ServerAuth},
     config::{Input, Machine, load},
     door::{self, Append, Budget, Door, Refusal},
     internal_telemetry::Telemetry,
     journal::{NewRecord, SourceId},
     otlp::{ScanLimits, json, response},
+    runtime::{Clock, Health, Step, TaskError},
     signal::{Batch, ComponentId, ContextNeeds, UnixNanos},
 };
 

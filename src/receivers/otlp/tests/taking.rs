@@ -183,7 +183,7 @@ async fn refuses_what_is_no_text_where_the_file_asks_for_it() {
 
 #[tokio::test]
 async fn answers_health_checks_and_watches() {
-    use crate::component::State;
+    use crate::runtime::State;
     let rig = Setup::default().start().await;
     let mut client = rig.client(Wire::Grpc).await;
     let ask = |path: &str, service: &str| {

@@ -113,3 +113,16 @@ impl Default for QueueBatch {
 pub struct Partition {
     pub metadata_keys: Vec<String>,
 }
+
+/// What a `batch` processor in front of an exporter asks of its reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchWish {
+    /// Items that are enough to send at once; 0: whatever is there.
+    pub send_batch_size: u64,
+    /// No request larger than this many items; 0: no bound.
+    pub send_batch_max_size: u64,
+    /// Longest wait for `send_batch_size` items.
+    pub timeout: Duration,
+    /// Records of different contexts are not joined.
+    pub splits_by_context: bool,
+}

@@ -12,9 +12,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use super::{Identity, PullReader, Style, Telemetry, render};
 use crate::{
-    component::{BuildError, Shutdown, Task},
+    internal_telemetry::{Identity, PullReader, Style, Telemetry, text},
+    runtime::{BuildError, Shutdown, Task},
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
 };
 
@@ -55,7 +55,7 @@ impl OwnPage {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        let text = render::text(&self.telemetry.gather(), &self.identity, &self.style);
+        let text = text(&self.telemetry.gather(), &self.identity, &self.style);
         let mut response = plain(StatusCode::OK, text);
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
