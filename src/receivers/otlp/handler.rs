@@ -200,6 +200,9 @@ impl Port {
 
     async fn call(&self, request: &mut Request<Incoming>, link: &Link) -> Result<Response<Answer>, Refusal> {
         let Some(signal) = grpc_signal(request.uri().path()) else { return self.other_call(request, link).await };
+        if request.headers().get(CONTENT_TYPE).is_some_and(|value| !grpc::is_protobuf(value.as_bytes())) {
+            return Err(Refusal::MediaType { message: "messages of a call have to be protobuf".to_owned() });
+        }
         let (context, encoding) = self.enter(request.method(), request.headers(), link, signal, "grpc-encoding").await?;
         let deadline = grpc::timeout(request.headers());
         let pieces = Pieces::of(request.body_mut(), self.read_timeout);

@@ -37,6 +37,12 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
     head.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';'))
 }
 
+/// Whether the messages of such a media type are protobuf: `application/grpc`, `application/grpc+proto`.
+pub fn is_protobuf(content_type: &[u8]) -> bool {
+    let name = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    name.get(16..).is_none_or(|format| format.is_empty() || format.eq_ignore_ascii_case(b"+proto"))
+}
+
 /// The message's flag (compressed or not) and length.
 pub fn prefix(bytes: [u8; PREFIX_BYTES]) -> (u8, usize) {
     let [flag, a, b, c, d] = bytes;
