@@ -235,9 +235,7 @@ fn zstd(body: &[u8], out: &mut Out<'_>) -> Result<(), Refusal> {
         while input.pos() < body.len() || hint != 0 {
             out.grow()?;
             let (before_in, before_out) = (input.pos(), out.bytes.len());
-            let mut piece = OutBuffer::around_pos(&mut out.bytes, before_out);
-            let done = context.decompress_stream(&mut piece, &mut input);
-            drop(piece);
+            let done = context.decompress_stream(&mut OutBuffer::around_pos(&mut out.bytes, before_out), &mut input);
             hint = done.map_err(|code| out.malformed(get_error_name(code)))?;
             let stuck = input.pos() == before_in && out.bytes.len() == before_out;
             if hint != 0 && input.pos() == body.len() && (stuck || out.bytes.len() < out.bytes.capacity()) {
@@ -341,7 +339,7 @@ mod tests {
             &b"x"[..],
             &b"span ".repeat(1000),
             &(0..LIMIT as u32 / 4).flat_map(u32::to_le_bytes).collect::<Vec<_>>(),
-            &[0; LIMIT],
+            &vec![0; LIMIT],
         ] {
             for (encoding, body) in forms(data) {
                 assert_eq!(run(encoding, &body).as_deref(), Ok(data), "{encoding:?} of {} bytes", data.len());

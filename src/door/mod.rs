@@ -249,12 +249,11 @@ impl Inlet for Door {
     fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
         let (signal, transport) = (arrival.signal, arrival.transport);
         let other;
-        let counters = match self.counters.iter().find(|counters| counters.transport == transport) {
-            Some(known) => known,
-            None => {
-                other = self.other_counters(transport);
-                &other
-            }
+        let counters = if let Some(known) = self.counters.iter().find(|counters| counters.transport == transport) {
+            known
+        } else {
+            other = self.other_counters(transport);
+            &other
         };
         let mut items_seen = 0;
         let prepared = match self.prepare(arrival, &mut items_seen) {

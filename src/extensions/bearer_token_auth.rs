@@ -80,7 +80,7 @@ impl ExtensionConfig for Config {
         let header = HeaderName::from_str(&self.header).map_err(|error| BuildError::setting("header", error.to_string()))?;
         let tokens = if self.filename.is_empty() {
             let all = self.tokens.iter().chain(Some(&self.token)).map(|token| token.expose().to_owned());
-            Tokens::Written(Arc::new(all.filter(|token| !token.is_empty()).collect()))
+            Tokens::Written(all.filter(|token| !token.is_empty()).collect())
         } else {
             let watched = Watched::open(&self.filename, lines)
                 .map_err(|error| BuildError::setting("filename", format!("cannot read {}: {error}", self.filename)))?;
@@ -95,15 +95,15 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 enum Tokens {
-    Written(Arc<Vec<String>>),
+    Written(Vec<String>),
     File(Watched<Vec<String>>),
 }
 
 impl Tokens {
-    fn now(&self) -> Arc<Vec<String>> {
+    fn with<T>(&self, read: impl FnOnce(&[String]) -> T) -> T {
         match self {
-            Self::Written(tokens) => tokens.clone(),
-            Self::File(file) => file.get(),
+            Self::Written(tokens) => read(tokens),
+            Self::File(file) => read(&file.get()),
         }
     }
 }
@@ -140,7 +140,7 @@ impl Checker {
             }
         };
         // All are compared, whichever fits.
-        let known = self.tokens.now().iter().fold(false, |known, own| same(own.as_bytes(), token) | known);
+        let known = self.tokens.with(|all| all.iter().fold(false, |known, own| same(own.as_bytes(), token) | known));
         if known { Ok(()) } else { refuse("the token is not known".to_owned()) }
     }
 }
@@ -153,9 +153,11 @@ impl ServerAuth for Checker {
 
 impl ClientAuth for Checker {
     fn add_headers(&self, _context: &Context, headers: &mut HeaderMap) -> Result<(), AuthError> {
-        let tokens = self.tokens.now();
-        let token = tokens.first().ok_or_else(|| AuthError::Unavailable("there is no token in the file".to_owned()))?;
-        let text = if self.scheme.is_empty() { token.clone() } else { format!("{} {token}", self.scheme) };
+        let token = self
+            .tokens
+            .with(|all| all.first().cloned())
+            .ok_or_else(|| AuthError::Unavailable("there is no token in the file".to_owned()))?;
+        let text = if self.scheme.is_empty() { token } else { format!("{} {token}", self.scheme) };
         let mut value =
             HeaderValue::from_str(&text).map_err(|_| AuthError::Unavailable("the token cannot stand in a header".to_owned()))?;
         value.set_sensitive(true);
@@ -172,7 +174,7 @@ mod tests {
 
     fn checker(config: Config) -> Checker {
         let tokens = if config.filename.is_empty() {
-            Tokens::Written(Arc::new(config.tokens.iter().map(|token| token.expose().to_owned()).collect()))
+            Tokens::Written(config.tokens.iter().map(|token| token.expose().to_owned()).collect())
         } else {
             Tokens::File(Watched::open(&config.filename, lines).unwrap())
         };

@@ -51,18 +51,17 @@ impl Pages {
                 let all = parts.iter().map(|(id, state, since)| (id.clone(), Value::Object(self.event(state, Some(*since)).1)));
                 Value::Object(all.collect::<Map<_, _>>())
             };
-            let components = match &pipeline {
-                Some(name) => members(pipelines.get(name)?),
-                None => {
-                    let all = pipelines.iter().map(|(name, parts)| {
-                        let worst = worst(parts.iter().map(|(_, state, since)| (state.clone(), Some(*since))));
-                        let mut event = self.event(&worst.0, worst.1).1;
-                        event.insert("components".to_owned(), members(parts));
-                        let name = if name == "extensions" { name.clone() } else { format!("pipeline:{name}") };
-                        (name, Value::Object(event))
-                    });
-                    Value::Object(all.collect::<Map<_, _>>())
-                }
+            let components = if let Some(name) = &pipeline {
+                members(pipelines.get(name)?)
+            } else {
+                let all = pipelines.iter().map(|(name, parts)| {
+                    let worst = worst(parts.iter().map(|(_, state, since)| (state.clone(), Some(*since))));
+                    let mut event = self.event(&worst.0, worst.1).1;
+                    event.insert("components".to_owned(), members(parts));
+                    let name = if name == "extensions" { name.clone() } else { format!("pipeline:{name}") };
+                    (name, Value::Object(event))
+                });
+                Value::Object(all.collect::<Map<_, _>>())
             };
             body.insert("components".to_owned(), components);
         }
@@ -121,7 +120,7 @@ fn rfc3339(at: UnixNanos) -> String {
 pub(super) fn go_text(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let rest = (duration - Duration::from_secs(hours * 3600 + minutes * 60)).as_secs_f64();
+    let rest = (seconds % 60) as f64 + f64::from(duration.subsec_nanos()) / 1e9;
     match (hours, minutes) {
         (0, 0) => format!("{rest}s"),
         (0, minutes) => format!("{minutes}m{rest}s"),

@@ -180,7 +180,7 @@ impl ExtensionConfig for Config {
             up_since: OnceLock::new(),
             include_permanent: self.component_health.include_permanent_errors,
             include_recoverable: self.component_health.include_recoverable_errors,
-            recovery: self.component_health.recovery_duration.map_or(Duration::from_secs(300), |written| written.0),
+            recovery: self.component_health.recovery_duration.map_or(Duration::from_mins(5), |written| written.0),
         };
         Ok(Arc::new(HealthCheck {
             config: self,
@@ -342,7 +342,7 @@ impl HttpService for GrpcService {
                     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                     answer
                 }
-                Err(answer) => boxed(answer),
+                Err(answer) => boxed(*answer),
             }
         }
         .boxed()

@@ -36,7 +36,7 @@ async fn start(yaml: &str) -> Running {
         up_since: OnceLock::new(),
         include_permanent: config.component_health.include_permanent_errors,
         include_recoverable: config.component_health.include_recoverable_errors,
-        recovery: config.component_health.recovery_duration.map_or(Duration::from_secs(300), |written| written.0),
+        recovery: config.component_health.recovery_duration.map_or(Duration::from_mins(5), |written| written.0),
     };
     let extension = HealthCheck { config, id: "health_check".to_owned(), extensions: Arc::default(), pages: Arc::new(pages) };
     let (addresses, started) = extension.bind(&Shutdown::new()).await.unwrap();

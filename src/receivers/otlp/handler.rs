@@ -1,6 +1,6 @@
 //! One request: whose it is, what it is, and what is answered.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -153,45 +153,38 @@ impl Port {
 impl Handler for Port {
     type Body = Answer;
 
-    fn answer(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
-        link: Arc<Link>,
-    ) -> impl Future<Output = Response<Answer>> + Send + 'static {
-        async move {
-            let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-            if grpc::is_grpc(content_type) {
-                self.notices.other_port(link.peer, self.speaks, Speaks::Grpc);
-                return match self.call(&mut request, &link).await {
-                    Ok(answer) => answer,
-                    Err(refusal) => {
-                        self.note(&refusal, &link);
-                        grpc_refusal(&refusal)
-                    }
-                };
-            }
-            let media = Media::parse(content_type);
-            if self.gate.is_open() && !request.headers().contains_key(ORIGIN) {
-                return self.post(&mut request, &link, media).await;
-            }
-            let origin = self.gate.origin(request.headers());
-            if origin == Origin::Refused {
-                self.notices.origin(link.peer, request.headers().get(ORIGIN));
-            }
-            let mut answer = if Gate::is_preflight(request.method(), request.headers()) {
-                match origin {
-                    Origin::Allowed(_) => self.gate.preflight(request.headers(), "POST"),
-                    _ => {
-                        let message = "pages of this origin may not send; it is not in `cors::allowed_origins`".to_owned();
-                        http_refusal(&Refusal::Denied { message }, media)
-                    }
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, link: Arc<Link>) -> Response<Answer> {
+        let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        if grpc::is_grpc(content_type) {
+            self.notices.other_port(link.peer, self.speaks, Speaks::Grpc);
+            return match self.call(&mut request, &link).await {
+                Ok(answer) => answer,
+                Err(refusal) => {
+                    self.note(&refusal, &link);
+                    grpc_refusal(&refusal)
                 }
-            } else {
-                self.post(&mut request, &link, media).await
             };
-            self.gate.dress(origin, answer.headers_mut());
-            answer
         }
+        let media = Media::parse(content_type);
+        if self.gate.is_open() && !request.headers().contains_key(ORIGIN) {
+            return self.post(&mut request, &link, media).await;
+        }
+        let origin = self.gate.origin(request.headers());
+        if origin == Origin::Refused {
+            self.notices.origin(link.peer, request.headers().get(ORIGIN));
+        }
+        let mut answer = if Gate::is_preflight(request.method(), request.headers()) {
+            if let Origin::Allowed(_) = origin {
+                self.gate.preflight(request.headers(), "POST")
+            } else {
+                let message = "pages of this origin may not send; it is not in `cors::allowed_origins`".to_owned();
+                http_refusal(&Refusal::Denied { message }, media)
+            }
+        } else {
+            self.post(&mut request, &link, media).await
+        };
+        self.gate.dress(origin, answer.headers_mut());
+        answer
     }
 }
 
@@ -301,14 +294,14 @@ impl Port {
             held = self.inflated(encoding, held)?;
         }
         if media == Media::Json {
-            held = self.from_json(signal, held)?;
+            held = self.transcoded(signal, held)?;
         }
         let accepted = self.accept(signal, held, context, link, "http").done().await?;
         Ok(http_success(signal, &accepted, media))
     }
 
     /// Protobuf of a JSON body.
-    fn from_json(&self, signal: Signal, mut held: Held) -> Result<Held, Refusal> {
+    fn transcoded(&self, signal: Signal, mut held: Held) -> Result<Held, Refusal> {
         // An empty body is an empty request in protobuf; let it be one here.
         if held.payload.is_empty() {
             return Ok(held);

@@ -126,7 +126,7 @@ impl ReceiverConfig for Config {
         // Whoever is named to check credentials has to be there before a port opens.
         let at = |protocol: &str, error: BuildError| match error {
             BuildError::Setting { path, message } => BuildError::setting(format!("protocols::{protocol}::{path}"), message),
-            other => other,
+            BuildError::Other(cause) => BuildError::Other(cause),
         };
         let grpc = self.grpc.as_ref().map(|settings| Gate::of_grpc(settings, &context.extensions)).transpose();
         let http = self.http.as_ref().map(|(settings, _)| Gate::of_http(settings, &context.extensions)).transpose();

@@ -141,7 +141,7 @@ pub(super) async fn serve<H: Handler>(
 
 /// The TLS handshake where there is one, and whether it is to be HTTP/2. `None`: the peer went, or was told what to change.
 async fn greet(socket: Socket, peer: Option<SocketAddr>, shared: &Shared) -> Option<(Stream, bool)> {
-    let wait = if shared.limits.head.is_zero() { Duration::from_secs(3600) } else { shared.limits.head };
+    let wait = if shared.limits.head.is_zero() { Duration::from_hours(1) } else { shared.limits.head };
     let deadline = Instant::now() + wait;
     let mut sniffed = Sniffed::new(socket);
     if timeout_at(deadline, sniffed.look()).await.ok()?.ok()? == 0 {
@@ -287,7 +287,7 @@ async fn supervise<C: Future>(
                 if age_end.is_some_and(|end| now >= end) {
                     graceful(connection.as_mut());
                     // The Collector waits for ever where nothing is written; a stuck stream must not hold a connection that long.
-                    drain_end = Some(now + if limits.age_grace.is_zero() { Duration::from_secs(60) } else { limits.age_grace });
+                    drain_end = Some(now + if limits.age_grace.is_zero() { Duration::from_mins(1) } else { limits.age_grace });
                     continue;
                 }
                 let requests = pulse.requests.load(Ordering::Relaxed);

@@ -75,13 +75,13 @@ impl HealthService {
     }
 
     /// The stream of `Watch` for the message of a request.
-    pub fn watch(&self, message: &[u8]) -> Result<Watching, Response<grpc::Answer>> {
+    pub fn watch(&self, message: &[u8]) -> Result<Watching, Box<Response<grpc::Answer>>> {
         let service = service_of(message)
-            .ok_or_else(|| grpc::error(Code::InvalidArgument, "the request is no HealthCheckRequest", &[]))?
+            .ok_or_else(|| Box::new(grpc::error(Code::InvalidArgument, "the request is no HealthCheckRequest", &[])))?
             .to_owned();
         if self.watchers.fetch_add(1, Ordering::Relaxed) >= WATCHERS_MAX {
             self.watchers.fetch_sub(1, Ordering::Relaxed);
-            return Err(grpc::error(Code::ResourceExhausted, "too many watchers", &[]));
+            return Err(Box::new(grpc::error(Code::ResourceExhausted, "too many watchers", &[])));
         }
         Ok(Watching { of: self.clone(), service, said: None, change: None })
     }

@@ -157,37 +157,31 @@ struct Boxed {
 impl Handler for Boxed {
     type Body = Body;
 
-    fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        link: Arc<Link>,
-    ) -> impl Future<Output = Response<Body>> + Send + 'static {
-        async move {
-            let Some(gate) = &self.gate else { return short(StatusCode::UNAUTHORIZED, "nobody checks credentials here") };
-            if gate.is_open() {
-                return self.service.clone().call(request, link.peer).await;
-            }
-            let origin = gate.origin(request.headers());
-            let mut answer = if Gate::is_preflight(request.method(), request.headers()) {
-                match origin {
-                    Origin::Allowed(_) => gate.preflight(request.headers(), "GET, HEAD, POST"),
-                    _ => short(StatusCode::FORBIDDEN, "pages of this origin are not in `cors::allowed_origins`"),
-                }
-            } else {
-                match gate.admit(request.headers()).await {
-                    Ok(_) => self.service.clone().call(request, link.peer).await,
-                    Err(AuthError::Unauthenticated(message)) => {
-                        let mut answer = short(StatusCode::UNAUTHORIZED, &message);
-                        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic, Bearer"));
-                        answer
-                    }
-                    Err(AuthError::Denied(message)) => short(StatusCode::FORBIDDEN, &message),
-                    Err(AuthError::Unavailable(message)) => short(StatusCode::SERVICE_UNAVAILABLE, &message),
-                }
-            };
-            gate.dress(origin, answer.headers_mut());
-            answer
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, link: Arc<Link>) -> Response<Body> {
+        let Some(gate) = &self.gate else { return short(StatusCode::UNAUTHORIZED, "nobody checks credentials here") };
+        if gate.is_open() {
+            return self.service.clone().call(request, link.peer).await;
         }
+        let origin = gate.origin(request.headers());
+        let mut answer = if Gate::is_preflight(request.method(), request.headers()) {
+            match origin {
+                Origin::Allowed(_) => gate.preflight(request.headers(), "GET, HEAD, POST"),
+                _ => short(StatusCode::FORBIDDEN, "pages of this origin are not in `cors::allowed_origins`"),
+            }
+        } else {
+            match gate.admit(request.headers()).await {
+                Ok(_) => self.service.clone().call(request, link.peer).await,
+                Err(AuthError::Unauthenticated(message)) => {
+                    let mut answer = short(StatusCode::UNAUTHORIZED, &message);
+                    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic, Bearer"));
+                    answer
+                }
+                Err(AuthError::Denied(message)) => short(StatusCode::FORBIDDEN, &message),
+                Err(AuthError::Unavailable(message)) => short(StatusCode::SERVICE_UNAVAILABLE, &message),
+            }
+        };
+        gate.dress(origin, answer.headers_mut());
+        answer
     }
 }
 

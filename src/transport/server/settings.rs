@@ -146,7 +146,7 @@ pub struct EnforcementPolicy {
 
 const MIB: u64 = 1024 * 1024;
 /// What OTLP recommends as a server's limit.
-pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl HttpServerSettings {
     /// The limit of a request body, before and after decompression.
@@ -299,7 +299,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
-            idle: Duration::from_secs(300),
+            idle: Duration::from_mins(5),
             write: Duration::from_secs(30),
             keep_alive: true,
             streams: 128,

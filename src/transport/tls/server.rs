@@ -190,7 +190,7 @@ impl ServerTls {
                     }
                     // Certificate and key are two files: until both are there the old pair serves, and the next look tries again.
                     Err(error) => {
-                        tracing::warn!(listener = self.key, %error, "certificate files changed and cannot be used, the old ones stay")
+                        tracing::warn!(listener = self.key, %error, "certificate files changed and cannot be used, the old ones stay");
                     }
                 }
             }

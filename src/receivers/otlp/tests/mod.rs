@@ -169,7 +169,7 @@ impl Rig {
         families
             .iter()
             .filter(|family| family.name() == name)
-            .flat_map(|f| f.get_metric())
+            .flat_map(prometheus::proto::MetricFamily::get_metric)
             .map(|m| m.get_counter().get_value())
             .sum()
     }

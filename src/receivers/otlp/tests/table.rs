@@ -246,7 +246,7 @@ async fn half(
     rig: &Rig,
     wire: Wire,
     piece: &[u8],
-) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>, JoinSet<Result<(), h2::Error>>) {
+) -> (client::ResponseFuture, h2::SendStream<Bytes>, JoinSet<Result<(), h2::Error>>) {
     let stream = TcpStream::connect(rig.address(wire)).await.unwrap();
     let (sender, connection) = client::handshake(stream).await.unwrap();
     let mut tasks = JoinSet::new();
