@@ -22,6 +22,12 @@ pub(super) struct Job {
     pub(super) native: bool,
 }
 
+/// What weir says about itself, served at `endpoint`.
+pub(super) fn own_job(endpoint: &str) -> Job {
+    let name = "weir-own".to_owned();
+    Job { name, target: target(endpoint), tls: false, honor_labels: false, open_metrics: false, native: false }
+}
+
 /// The pages of the `prometheus` exporters in `file` that some pipeline uses.
 pub(super) fn jobs(file: &File, used: &[ComponentId]) -> Vec<Job> {
     let native = file.connectors.iter().filter(|declared| matches!(declared.id.type_name(), "span_metrics" | "spanmetrics")).any(
@@ -107,7 +113,7 @@ fn write_job(out: &mut String, job: &Job) -> std::fmt::Result {
         )?;
         writeln!(out, "    # is started with --enable-feature=exemplar-storage. To be explicit:")?;
         writeln!(out, "    # > scrape_protocols: [OpenMetricsText1.0.0, PrometheusText0.0.4]  # 2.49 and later")?;
-    } else {
+    } else if job.honor_labels {
         writeln!(out, "    # Exemplars need `enable_open_metrics: true` in the exporter.")?;
     }
     writeln!(out, "    static_configs:")?;

@@ -80,9 +80,12 @@ pub(super) fn scrape_config(args: &ScrapeConfigArgs) -> ExitCode {
         Err(code) => return code,
         Ok(checked) => checked,
     };
-    let jobs = job::jobs(&checked.file, &checked.plan.exporters);
+    let mut jobs = job::jobs(&checked.file, &checked.plan.exporters);
+    jobs.extend(checked.telemetry.page().map(|page| job::own_job(&page.endpoint)));
     if jobs.is_empty() {
-        say("weir: no pipeline of this configuration leads to a `prometheus` exporter, so there is no page to scrape");
+        say(
+            "weir: no pipeline of this configuration leads to a `prometheus` exporter, and its own metrics are off: there is no page to scrape",
+        );
         return ExitCode::from(WRONG);
     }
     put(&job::write(&jobs))
