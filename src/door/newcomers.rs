@@ -63,7 +63,7 @@ impl Newcomers {
                     sdk = shown(sdk),
                     version = shown(version),
                     language = shown(language),
-                    ?peer,
+                    peer = peer.map(tracing::field::display),
                     transport,
                     %receiver,
                     "first data of a service"

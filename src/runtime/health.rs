@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::signal::ComponentId;
 
@@ -22,31 +23,42 @@ pub enum State {
 }
 
 /// (pipeline, component) → state and since when.
-type States = BTreeMap<(Option<String>, ComponentId), (State, tokio::time::Instant)>;
+type States = BTreeMap<(Option<String>, ComponentId), (State, Instant)>;
 
 /// One a process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
-    whole: Mutex<State>,
+    whole: Mutex<(State, Instant)>,
     parts: Mutex<States>,
-    changed: tokio::sync::Notify,
+    changed: Notify,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { whole: Mutex::new((State::Starting, Instant::now())), parts: Mutex::default(), changed: Notify::new() }
+    }
 }
 
 impl Health {
     /// The process: `Starting` until listeners are up, `Ok`, then `Stopping`.
     pub fn set_whole(&self, state: State) {
-        *self.whole.lock() = state;
+        *self.whole.lock() = (state, Instant::now());
         self.changed.notify_waiters();
     }
 
     pub fn whole(&self) -> State {
+        self.whole.lock().0.clone()
+    }
+
+    /// With the moment at which it became so.
+    pub fn whole_since(&self) -> (State, Instant) {
         self.whole.lock().clone()
     }
 
     /// `pipeline` is `traces/x`, or `None` for extensions.
     pub fn report(&self, pipeline: Option<&str>, id: &ComponentId, state: State) {
         let mut parts = self.parts.lock();
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         let entry = parts.entry((pipeline.map(str::to_owned), id.clone())).or_insert_with(|| (State::Starting, now));
         if entry.0 != state {
             *entry = (state, now);

@@ -16,12 +16,7 @@ mod answer;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
@@ -177,7 +172,6 @@ impl ExtensionConfig for Config {
             health: context.health.clone(),
             clock: context.clock.clone(),
             started: context.clock.now(),
-            up_since: OnceLock::new(),
             include_permanent: self.component_health.include_permanent_errors,
             include_recoverable: self.component_health.include_recoverable_errors,
             recovery: self.component_health.recovery_duration.map_or(Duration::from_mins(5), |written| written.0),
@@ -203,7 +197,6 @@ struct Pages {
     health: Arc<Health>,
     clock: Clock,
     started: UnixNanos,
-    up_since: OnceLock<UnixNanos>,
     include_permanent: bool,
     include_recoverable: bool,
     recovery: Duration,
@@ -350,11 +343,10 @@ impl HttpService for GrpcService {
 }
 
 impl Pages {
-    /// When the process was first well.
+    /// Since when the process is well.
     fn up_since(&self) -> Option<UnixNanos> {
-        if self.health.whole() == State::Ok {
-            return Some(*self.up_since.get_or_init(|| self.clock.now()));
-        }
-        None
+        let (state, since) = self.health.whole_since();
+        let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        (state == State::Ok).then(|| UnixNanos(self.clock.now().0.saturating_sub(nanos)))
     }
 }

@@ -33,7 +33,6 @@ async fn start(yaml: &str) -> Running {
         health: health.clone(),
         clock: Clock::new(|| UnixNanos(1_700_000_000_000_000_000)),
         started: UnixNanos(0),
-        up_since: OnceLock::new(),
         include_permanent: config.component_health.include_permanent_errors,
         include_recoverable: config.component_health.include_recoverable_errors,
         recovery: config.component_health.recovery_duration.map_or(Duration::from_mins(5), |written| written.0),

@@ -44,7 +44,7 @@ impl Notices {
                 Speaks::Http => "OTEL_EXPORTER_OTLP_ENDPOINT=http://…:4318, or OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
             };
             tracing::info!(
-                ?peer,
+                peer = peer.map(tracing::field::display),
                 listener = self.block,
                 came = came.as_str(),
                 hint,
@@ -58,7 +58,7 @@ impl Notices {
         if self.first(peer, What::Path) {
             let path: String = path.chars().take(128).collect();
             tracing::warn!(
-                ?peer,
+                peer = peer.map(tracing::field::display),
                 listener = self.block,
                 ?path,
                 "nothing is taken at this path: OTEL_EXPORTER_OTLP_ENDPOINT is the base (http://…:4318), OTEL_EXPORTER_OTLP_TRACES_ENDPOINT the \
@@ -72,7 +72,7 @@ impl Notices {
         if self.first(peer, What::NotTaken(signal)) {
             let variable = signal.as_str().to_ascii_uppercase();
             tracing::warn!(
-                ?peer,
+                peer = peer.map(tracing::field::display),
                 listener = self.block,
                 "no pipeline takes {signal}: set OTEL_{variable}_EXPORTER=none there, or add `{signal}: {{ receivers: [{receiver}], … }}` under \
                  service::pipelines"
@@ -83,14 +83,18 @@ impl Notices {
     #[cold]
     pub(super) fn profiles(&self, peer: Option<SocketAddr>) {
         if self.first(peer, What::Profiles) {
-            tracing::warn!(?peer, listener = self.block, "profiles are not taken; switch their export off there");
+            tracing::warn!(
+                peer = peer.map(tracing::field::display),
+                listener = self.block,
+                "profiles are not taken; switch their export off there"
+            );
         }
     }
 
     #[cold]
     pub(super) fn method(&self, peer: Option<SocketAddr>, method: &http::Method) {
         if self.first(peer, What::Method) {
-            tracing::warn!(?peer, listener = self.block, %method, "OTLP/HTTP is POST only");
+            tracing::warn!(peer = peer.map(tracing::field::display), listener = self.block, %method, "OTLP/HTTP is POST only");
         }
     }
 
@@ -99,7 +103,7 @@ impl Notices {
         if self.first(peer, What::MediaType) {
             let content_type: String = String::from_utf8_lossy(content_type).chars().take(128).collect();
             tracing::warn!(
-                ?peer,
+                peer = peer.map(tracing::field::display),
                 listener = self.block,
                 ?content_type,
                 "not a media type of OTLP: set OTEL_EXPORTER_OTLP_PROTOCOL to grpc, http/protobuf or http/json there"
@@ -112,7 +116,7 @@ impl Notices {
         if self.first(peer, What::Encoding) {
             let encoding: String = String::from_utf8_lossy(encoding).chars().take(128).collect();
             tracing::warn!(
-                ?peer,
+                peer = peer.map(tracing::field::display),
                 listener = self.block,
                 ?encoding,
                 "not an encoding that is read here: set OTEL_EXPORTER_OTLP_COMPRESSION=gzip (or none) there"
@@ -124,7 +128,7 @@ impl Notices {
     pub(super) fn origin(&self, peer: Option<SocketAddr>, origin: Option<&http::HeaderValue>) {
         if self.first(peer, What::Origin) {
             tracing::warn!(
-                ?peer,
+                peer = peer.map(tracing::field::display),
                 listener = self.block,
                 ?origin,
                 "a web page of this origin may not send: add the origin to {}::cors::allowed_origins",
@@ -137,7 +141,7 @@ impl Notices {
     pub(super) fn credentials(&self, peer: Option<SocketAddr>, error: &dyn std::fmt::Display) {
         if self.first(peer, What::Credentials) {
             tracing::warn!(
-                ?peer,
+                peer = peer.map(tracing::field::display),
                 listener = self.block,
                 %error,
                 "credentials were refused: set OTEL_EXPORTER_OTLP_HEADERS there (Authorization=…), {}::auth says who checks them",
@@ -149,7 +153,7 @@ impl Notices {
     #[cold]
     pub(super) fn malformed(&self, peer: Option<SocketAddr>, error: &dyn std::fmt::Display) {
         if self.first(peer, What::Malformed) {
-            tracing::warn!(?peer, listener = self.block, %error, "a request cannot be read; its sender was told; said once a peer");
+            tracing::warn!(peer = peer.map(tracing::field::display), listener = self.block, %error, "a request cannot be read; its sender was told; said once a peer");
         }
     }
 }

@@ -169,7 +169,7 @@ async fn greet(socket: Socket, peer: Option<SocketAddr>, shared: &Shared) -> Opt
         }
         Ok(Err(error)) => {
             if shared.once(peer, "handshake") {
-                tracing::warn!(?peer, listener = shared.key, %error, "a TLS handshake failed; said once a peer");
+                tracing::warn!(peer = peer.map(tracing::field::display), listener = shared.key, %error, "a TLS handshake failed; said once a peer");
             }
             None
         }
@@ -197,7 +197,7 @@ async fn tls_on_plaintext(mut sniffed: Sniffed, peer: Option<SocketAddr>, shared
     if shared.once(peer, "tls") {
         let block = shared.key.strip_suffix("::endpoint").unwrap_or(&shared.key);
         tracing::warn!(
-            ?peer,
+            peer = peer.map(tracing::field::display),
             listener = shared.key,
             "a client speaks TLS to a plaintext port: set OTEL_EXPORTER_OTLP_ENDPOINT=http://… (and OTEL_EXPORTER_OTLP_INSECURE=true) there, \
              or add `tls: {{ cert_file: …, key_file: … }}` under {block}; said once a peer"
@@ -211,7 +211,7 @@ async fn plaintext_on_tls(mut sniffed: Sniffed, is_http2: bool, peer: Option<Soc
     const WHAT: &str = "this port speaks TLS: use https://";
     if shared.once(peer, "plaintext") {
         tracing::warn!(
-            ?peer,
+            peer = peer.map(tracing::field::display),
             listener = shared.key,
             "a client speaks plaintext to a TLS port: set OTEL_EXPORTER_OTLP_ENDPOINT=https://… (and OTEL_EXPORTER_OTLP_INSECURE=false) there; \
              said once a peer"
