@@ -116,7 +116,7 @@ const RECEIVERS: &[Row] = &[
     ("nop", false, "leave it out: a pipeline without data needs no receiver"),
 ];
 
-const OTHER_RECEIVERS: &str = "active_directory_ds aerospike apache apachespark awscloudwatch awscontainerinsight awscontainerinsightreceiver \
+const OTHER_RECEIVERS: &str = "otlp active_directory_ds aerospike apache apachespark awscloudwatch awscontainerinsight awscontainerinsightreceiver \
     awsecscontainermetrics awsfirehose awslambda awss3 awsxray azureblob azureeventhub azuremonitor azure_functions bigip carbon chrony \
     ciscoos cloudflare cloudfoundry collectd couchdb datadog docker_observer elasticsearch envoyals expvar faro filestats flinkmetrics \
     fluentforward foundationdb github gitlab gitprovider googlecloudmonitoring googlecloudpubsub googlecloudpubsub_push googlecloudspanner \
@@ -169,7 +169,7 @@ const PROCESSORS: &[Row] = &[
     ("deltatocumulative", false, "the `prometheus` exporter makes delta points cumulative itself"),
 ];
 
-const OTHER_PROCESSORS: &str = "coralogix datadogsemantics deltatorate dnslookup geoip groupbyattrs isolationforest k8s_tagger logstransform lookup \
+const OTHER_PROCESSORS: &str = "batch memory_limiter attributes resource coralogix datadogsemantics deltatorate dnslookup geoip groupbyattrs isolationforest k8s_tagger logstransform lookup \
     metricsgeneration metricstarttime experimental_metricsgeneration remotetap schema experimental_metricstransform rate_limiter ratelimit \
     elasticapm elastictrace elasticinframetrics lsminterval logs_transform";
 
@@ -184,7 +184,7 @@ const CONNECTORS: &[Row] = &[
     ("datadog", false, "use `span_metrics` for request rates, errors and durations"),
 ];
 
-const OTHER_CONNECTORS: &str = "count exceptions grafanacloud metricsaslogs otlpjson servicegraph signaltometrics slowsql sum exception_metrics \
+const OTHER_CONNECTORS: &str = "spanmetrics forward count exceptions grafanacloud metricsaslogs otlpjson servicegraph signaltometrics slowsql sum exception_metrics \
     profiletometrics spanpruning";
 
 const EXPORTERS: &[Row] = &[
@@ -213,7 +213,7 @@ const EXPORTERS: &[Row] = &[
     ("honeycombmarker", false, "Honeycomb takes data by OTLP: use `otlp_grpc`"),
 ];
 
-const OTHER_EXPORTERS: &str = "alertmanager alibabacloud_logservice awscloudwatchlogs awscloudwatchmetrics awsemf awskinesis awss3 awsxray azureblob \
+const OTHER_EXPORTERS: &str = "otlp otlp_grpc otlphttp otlp_http debug nop file prometheus alertmanager alibabacloud_logservice awscloudwatchlogs awscloudwatchmetrics awsemf awskinesis awss3 awsxray azureblob \
     azuredataexplorer azuremonitor bmchelix carbon cassandra clickhouse datadog dataset doris dynatrace elasticsearch faro googlecloud \
     googlecloudpubsub googlecloudstorage googlemanagedprometheus humio influxdb instana kafka kinetica logzio mezmo opensearch pulsar \
     rabbitmq sentry signalfx skywalking splunk_hec stef sumologic syslog tanzuobservability tencentcloud_logservice tinybird youtubeanalytics \
@@ -229,7 +229,7 @@ const EXTENSIONS: &[Row] = &[
     ("healthcheckv2", false, "use `health_check`"),
 ];
 
-const OTHER_EXTENSIONS: &str = "ack asapclient awscloudwatchmetricstreams_encoding awslogs_encoding avro_log_encoding awsproxy azure_auth azure_encoding \
+const OTHER_EXTENSIONS: &str = "health_check bearertokenauth basicauth headers_setter file_storage zpages pprof ack asapclient awscloudwatchmetricstreams_encoding awslogs_encoding avro_log_encoding awsproxy azure_auth azure_encoding \
     azureauth cfgarden_observer datadog docker_observer ecs_observer ecs_task_observer googlecloudlogentry_encoding googleclientauth \
     host_observer http_forwarder jaeger_encoding jaegerremotesampling json_log_encoding k8s_leader_elector k8s_observer kafkatopics_observer \
     opamp otlp_encoding remotetap sigv4auth skywalking_encoding solarwindsapmsettings sumologic text_encoding tpm xk6 zipkin_encoding \

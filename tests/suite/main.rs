@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, too")]
 
 mod architecture;
+mod configs;

@@ -203,6 +203,9 @@ impl Absent {
                 return format!("`{type_name}` is {}: declare it in `{}`", kind.one(), kind.section());
             }
         }
+        if rows.is_empty() {
+            return format!("weir has no {}s", self.kind.word());
+        }
         format!("weir has {}", suggest::list(rows.iter().map(|row| row.type_name)))
     }
 }
