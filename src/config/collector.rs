@@ -234,3 +234,46 @@ const OTHER_EXTENSIONS: &str = "health_check bearertokenauth basicauth headers_s
     host_observer http_forwarder jaeger_encoding jaegerremotesampling json_log_encoding k8s_leader_elector k8s_observer kafkatopics_observer \
     opamp otlp_encoding remotetap sigv4auth skywalking_encoding solarwindsapmsettings sumologic text_encoding tpm xk6 zipkin_encoding \
     encoding observer oidcauth oauth2clientauth apikeyauth s3_encoding authz pebble_storage";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{Kind, folded, known, table};
+
+    #[test]
+    fn knows_components_by_both_names() {
+        for (kind, old, new) in [
+            (Kind::Receiver, "filelog", "file_log"),
+            (Kind::Receiver, "hostmetrics", "host_metrics"),
+            (Kind::Processor, "k8sattributes", "k8s_attributes"),
+            (Kind::Processor, "resourcedetection", "resource_detection"),
+            (Kind::Exporter, "prometheusremotewrite", "prometheus_remote_write"),
+            (Kind::Connector, "servicegraph", "service_graph"),
+            (Kind::Extension, "basicauth", "basic_auth"),
+        ] {
+            assert!(known(kind, old).is_some() && known(kind, old) == known(kind, new), "{old}");
+        }
+        assert_eq!(known(Kind::Receiver, "otpl"), None);
+        assert_eq!(known(Kind::Exporter, "filelog"), None);
+    }
+
+    #[test]
+    fn what_removes_masks_or_samples_is_marked() {
+        for name in ["redaction", "filter", "transform", "tail_sampling", "probabilistic_sampler", "logdedup"] {
+            assert!(known(Kind::Processor, name).unwrap().protects, "{name}");
+        }
+        assert!(!known(Kind::Processor, "k8sattributes").unwrap().protects);
+    }
+
+    #[test]
+    fn every_name_stands_once_in_its_table() {
+        for kind in Kind::ALL {
+            let (special, plain, _) = table(kind);
+            let mut seen = HashSet::new();
+            for name in special.iter().map(|(name, ..)| *name).chain(plain.split_ascii_whitespace()) {
+                assert!(seen.insert(folded(name).collect::<String>()), "{kind:?} {name}");
+            }
+        }
+    }
+}

@@ -1,58 +1,20 @@
 //! weir's side of `configs/`: what is recorded there as accepted loads, what is recorded as refused does not, and every refusal says where.
 
-use std::{
-    fs,
-    io::{Error, ErrorKind},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use weir::{
-    component::Tables,
-    config::{Diagnostics, Environment, Input, Level, Node, load},
-    connectors::CONNECTORS,
-    exporters::EXPORTERS,
-    extensions::EXTENSIONS,
+    config::{Diagnostics, Input, Level, Node, load},
     internal_telemetry::TelemetrySettings,
     pipeline::file::File,
-    processors::PROCESSORS,
-    receivers::RECEIVERS,
 };
 
-const TABLES: Tables =
-    Tables { receivers: RECEIVERS, processors: PROCESSORS, connectors: CONNECTORS, exporters: EXPORTERS, extensions: EXTENSIONS };
+use crate::config_laws::{TABLES, Variables, hold};
 
 const BASE: &str = "\
 receivers: {otlp: {protocols: {grpc: {endpoint: \"127.0.0.1:0\"}}}}
 exporters: {debug: , nop: }
 service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
 ";
-
-/// The variables that `configs/README.md` names.
-struct Variables;
-
-impl Environment for Variables {
-    fn variable(&self, name: &str) -> Option<String> {
-        let known = [
-            ("A", "0123"),
-            ("B", "true"),
-            ("C", "[1, 2]"),
-            ("D", "{x: 1}"),
-            ("E", ""),
-            ("N", "a: b"),
-            ("T", "[a, b]"),
-            ("U", "a,b"),
-            ("R", "yes"),
-            ("W", "\"5\""),
-            ("X5", "5"),
-            ("FIVE", "5s"),
-        ];
-        known.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-    }
-
-    fn file(&self, _path: &str) -> Result<Vec<u8>, Error> {
-        Err(ErrorKind::NotFound.into())
-    }
-}
 
 /// Everything that `weir validate` checks.
 fn check(body: &str) -> Diagnostics {
@@ -97,6 +59,7 @@ fn judges_every_configuration_as_recorded() {
                 _ => panic!("no such verdict: {verdict}"),
             };
             let found = check(body);
+            hold(body.as_bytes());
             if found.has_errors() == accepts {
                 let errors: Vec<_> = found.found.iter().filter(|one| one.level == Level::Error).map(|one| &one.message).collect();
                 wrong.push(format!("{}: {name}: {verdict}: {errors:?}", path.file_stem().unwrap().display()));
@@ -105,4 +68,15 @@ fn judges_every_configuration_as_recorded() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count > 150, "{count} cases");
+}
+
+#[test]
+fn the_laws_hold_on_the_corpus() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        hold(&fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count > 0);
 }

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, too")]
 
 mod architecture;
+mod config_laws;
 mod configs;

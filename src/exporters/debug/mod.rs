@@ -52,10 +52,13 @@ const TICK: Duration = Duration::from_secs(1);
 pub enum Verbosity {
     /// A line a request: how much of what came.
     #[default]
+    #[serde(alias = "Basic", alias = "BASIC")]
     Basic,
     /// A line an item.
+    #[serde(alias = "Normal", alias = "NORMAL")]
     Normal,
     /// A line a field.
+    #[serde(alias = "Detailed", alias = "DETAILED")]
     Detailed,
 }
 

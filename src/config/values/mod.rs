@@ -245,3 +245,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Section<T> {
         deserializer.deserialize_newtype_struct(SECTION, Visitor(std::marker::PhantomData))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,3 +52,6 @@ pub fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
     let shown = words.get(..words.len() - more).unwrap_or_default().join(", ");
     if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
+
+#[cfg(test)]
+mod tests;
