@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
 use crate::{
+    internal_telemetry::ONCE,
     otlp::view::TracesView,
     signal::{ComponentId, Signal},
 };
@@ -58,6 +59,7 @@ impl Newcomers {
             if services.len() < SERVICES_MAX && services.insert(key) {
                 drop(services);
                 tracing::info!(
+                    target: ONCE,
                     service = shown(service),
                     %signal,
                     sdk = shown(sdk),

@@ -2,7 +2,8 @@
 //!
 //! In:   events of `tracing`.
 //! Out:  one line each, on stderr or wherever `output_paths` says.
-//! Lost: of equal lines within a tick only the first few are written and then each n-th; the rest is counted.
+//! Lost: of equal lines within a tick only the first few are written and then each n-th; the rest is counted. Events of [`ONCE`] are
+//!       all written.
 //!
 //! What peers send us ends up in fields, so no control character reaches a terminal and no value is longer than 256 bytes.
 
@@ -33,6 +34,9 @@ use tracing_subscriber::{
 
 use super::{LogEncoding, LogLevel, LogSettings, Sampling};
 use crate::runtime::{BuildError, Clock};
+
+/// The target of events that are never sampled, because whoever writes them bounds their number: the first data of a service.
+pub const ONCE: &str = "weir::once";
 
 /// Longest value of a field, in bytes.
 const VALUE_BYTES_MAX: usize = 256;
@@ -142,6 +146,7 @@ impl<S: Subscriber> Layer<S> for Logging {
         event.record(&mut fields);
         let now = self.clock.now().0;
         if let Some(sampler) = &self.sampler
+            && event.metadata().target() != ONCE
             && !sampler.passes(event.metadata(), &fields.message, now)
         {
             self.suppressed.fetch_add(1, Ordering::Relaxed);

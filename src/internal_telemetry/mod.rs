@@ -27,7 +27,7 @@ use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeV
 
 pub use export::{OtlpProtocol, OtlpTarget, Tally, Watched};
 pub use identity::Identity;
-pub use logging::Logging;
+pub use logging::{Logging, ONCE};
 pub use names::*;
 pub use otlp::{OwnExport, start};
 pub use render::{Patterns, Style, text};

@@ -66,6 +66,11 @@ def check():
     said = process.text()
     promise("it says where to send and where to look", all(str(n) in said for n in (grpc, http, red)), said[-1500:])
 
+    second = weir(["run", *sets], name="second")
+    code = second.wait(20)
+    named = re.search(r"address already in use: \S+:\d+ \([a-z_]+::[a-z_:/]+\)", second.text())
+    promise("a port in use ends a second weir with the port and its key", code not in (0, None) and named, f"{code} {second.text()[-800:]}")
+
     sent = [0, 0, 0]
     for protocol, flags in (("gRPC", ["--endpoint", f"http://127.0.0.1:{grpc}"]), ("HTTP", ["--http", "--endpoint", f"http://127.0.0.1:{http}"])):
         done, counts = demo(*flags, "--rate", "100", "--duration", "4s", "--seed", "7", "--error-pct", "10")
@@ -107,6 +112,10 @@ def check():
     promise("own metrics show the process", total(text, "otelcol_process_memory_rss") > 1e6)
     consumers, wrong = books(text)
     promise(f"the books of {len(consumers)} consumers balance", consumers and not wrong, f"{wrong}")
+    log = process.text()
+    first = [line for line in log.splitlines() if "first data of" in line]
+    unnamed = [name for name in SERVICES if not any(f'"{name}"' in line for line in first)]
+    promise("the first data of each service is logged", not unnamed, f"{unnamed}: {log[-800:]}")
     promise("weir ends in order", process.stop() == 0, process.text()[-1500:])
 
 

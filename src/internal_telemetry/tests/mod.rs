@@ -279,6 +279,14 @@ fn without_sampling_every_line_is_written() {
 }
 
 #[test]
+fn what_is_said_once_of_each_is_never_sampled() {
+    let (text, suppressed) = logged(&LogSettings::default(), &at(100), || {
+        (0..50).for_each(|number| tracing::info!(target: ONCE, service = number, "first data of a service"));
+    });
+    assert_eq!((text.lines().count(), suppressed), (50, 0));
+}
+
+#[test]
 fn a_log_file_that_cannot_be_opened_is_named() {
     let settings = LogSettings { output_paths: vec!["/nowhere/at/all.log".to_owned()], ..LogSettings::default() };
     let error = Logging::open(&settings, Clock::system()).map(|_| ()).unwrap_err().to_string();
