@@ -120,7 +120,7 @@ const OTHER_RECEIVERS: &str = "otlp active_directory_ds aerospike apache apaches
     awsecscontainermetrics awsfirehose awslambda awss3 awsxray azureblob azureeventhub azuremonitor azure_functions bigip carbon chrony \
     ciscoos cloudflare cloudfoundry collectd couchdb datadog docker_observer elasticsearch envoyals expvar faro filestats flinkmetrics \
     fluentforward foundationdb github gitlab gitprovider googlecloudmonitoring googlecloudpubsub googlecloudpubsub_push googlecloudspanner \
-    haproxy hetzner httpcheck iis icmpcheck influxdb jmx k8s_cluster k8s_events k8sevents k8sobjects kafka kafkametrics libhoney loki macos_unified_logging \
+    haproxy hetzner httpcheck iis icmpcheck influxdb jmx k8s_cluster k8s_events k8sobjects kafka kafkametrics libhoney loki macos_unified_logging \
     memcached mongodb mongodbatlas mysql namedpipe netflow nfs nginx nsxt ntp oracledb osquery otlpjsonfile podman_stats podman postgresql \
     pprof pressurestallinformation profiling promtail pulsar purefa purefb rabbitmq receiver_creator redfish redis riak sapm saphana signalfx \
     simpleprometheus snmp snowflake solace splunk_hec splunkenterprise sqlquery sqlserver sshcheck statsd stef systemd syslog tcpcheck \
