@@ -26,7 +26,7 @@ fn label_values(row: usize) -> [String; 4] {
         format!("service-{:03}", row / 300),
         format!("GET /api/v1/resource/{:03}", row % 300),
         KINDS[row % 4].to_owned(),
-        if row % 10 == 0 { "STATUS_CODE_ERROR" } else { "STATUS_CODE_UNSET" }.to_owned(),
+        if row.is_multiple_of(10) { "STATUS_CODE_ERROR" } else { "STATUS_CODE_UNSET" }.to_owned(),
     ]
 }
 

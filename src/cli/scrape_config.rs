@@ -72,8 +72,7 @@ pub(super) fn write(jobs: &[Job]) -> String {
     );
     out.push_str("scrape_configs:\n");
     for job in jobs {
-        // Writing to a string cannot fail.
-        let _: std::fmt::Result = write_job(&mut out, job);
+        write_job(&mut out, job).expect("writing to a string cannot fail");
     }
     out
 }

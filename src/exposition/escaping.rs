@@ -39,7 +39,7 @@ impl Escaping {
         [Self::Underscores, Self::Dots, Self::Values, Self::AllowUtf8].into_iter().find(|scheme| scheme.as_str() == text)
     }
 
-    pub(crate) fn apply<'a>(self, name: &'a str, of: NameOf) -> Cow<'a, str> {
+    pub(crate) fn apply(self, name: &str, of: NameOf) -> Cow<'_, str> {
         let untouched = match self {
             Self::AllowUtf8 => true,
             Self::Dots => is_classic(name, of) && !name.contains('_'),
@@ -55,15 +55,11 @@ impl Escaping {
         for (at, letter) in name.char_indices() {
             let legal = is_letter(letter, of) || (at > 0 && letter.is_ascii_digit());
             match self {
-                Self::Dots if letter == '_' => escaped.push_str("__"),
+                Self::Dots | Self::Values if letter == '_' => escaped.push_str("__"),
                 Self::Dots if letter == '.' => escaped.push_str("_dot_"),
-                Self::Values if letter == '_' => escaped.push_str("__"),
                 _ if legal => escaped.push(letter),
                 Self::Dots => escaped.push_str("__"),
-                Self::Values => {
-                    // Writing to a string cannot fail.
-                    let _: std::fmt::Result = write!(escaped, "_{:x}_", u32::from(letter));
-                }
+                Self::Values => write!(escaped, "_{:x}_", u32::from(letter)).expect("writing to a string cannot fail"),
                 Self::Underscores | Self::AllowUtf8 => escaped.push('_'),
             }
         }

@@ -31,8 +31,8 @@ const PIECES: usize = 4;
 /// Pages rendered at once.
 const RENDERINGS: usize = 16;
 /// What a scrape may take when it does not say: Prometheus always says.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PATIENCE_MAX: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE_MAX: Duration = Duration::from_mins(10);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, BoxError>;

@@ -191,7 +191,7 @@ fn put_native(out: &mut Vec<u8>, native: &NativeHistogram, whole: bool) {
     put_side(out, [12, 13, 14], &native.positive_spans, &native.positive_counts, whole);
     if native.positive_spans.is_empty() && native.negative_spans.is_empty() {
         // Without any span an empty native histogram would be taken for a classic one.
-        put_span(out, 12, &Span { offset: 0, length: 0 });
+        put_span(out, 12, Span { offset: 0, length: 0 });
     }
 }
 
@@ -199,7 +199,7 @@ fn put_native(out: &mut Vec<u8>, native: &NativeHistogram, whole: bool) {
 fn put_side(out: &mut Vec<u8>, fields: [u32; 3], spans: &[Span], counts: &[f64], whole: bool) {
     let [span_field, delta_field, count_field] = fields;
     for span in spans {
-        put_span(out, span_field, span);
+        put_span(out, span_field, *span);
     }
     if counts.is_empty() {
         return;
@@ -222,7 +222,7 @@ fn put_side(out: &mut Vec<u8>, fields: [u32; 3], spans: &[Span], counts: &[f64],
     }
 }
 
-fn put_span(out: &mut Vec<u8>, field: u32, span: &Span) {
+fn put_span(out: &mut Vec<u8>, field: u32, span: Span) {
     put_message(out, field, |out| {
         put_uint_always(out, 1, zigzag(i64::from(span.offset)));
         put_uint_always(out, 2, u64::from(span.length));

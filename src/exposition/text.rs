@@ -88,11 +88,9 @@ impl<'a> TextPage<'a> {
 
     /// Spells bound number `at`, from the family's memory if it is the same as in the series before.
     fn spell(bounds: &mut Vec<(u64, Vec<u8>)>, out: &mut Vec<u8>, at: usize, bound: f64, canonical: bool) {
-        if let Some((bits, text)) = bounds.get(at) {
-            if *bits == bound.to_bits() {
-                out.extend_from_slice(text);
-                return;
-            }
+        if let Some((_, text)) = bounds.get(at).filter(|(bits, _)| *bits == bound.to_bits()) {
+            out.extend_from_slice(text);
+            return;
         }
         let mut text = Vec::with_capacity(16);
         put_bound(&mut text, bound, canonical);

@@ -125,7 +125,7 @@ impl Default for Settings {
             namespace: String::new(),
             const_labels: BTreeMap::new(),
             send_timestamps: false,
-            metric_expiration: GoDuration(Duration::from_secs(300)),
+            metric_expiration: GoDuration(Duration::from_mins(5)),
             enable_open_metrics: false,
             resource_constant_labels: ResourceLabels::default(),
             resource_to_telemetry_conversion: Conversion::default(),

@@ -1,5 +1,7 @@
 //! Pages are read back by readers of other making: a small text reader, prost, gzip from flate2.
 
+#![allow(clippy::float_cmp, reason = "numbers come back as they were put in, to the bit")]
+
 mod formats;
 mod negotiation;
 mod numbers;
@@ -52,7 +54,7 @@ impl PageSource for Source {
                         .iter()
                         .map(|(upper_bound, cumulative)| {
                             let exemplar = exemplar.take_if(|exemplar| exemplar.value <= *upper_bound);
-                            Bucket { upper_bound: *upper_bound, cumulative: *cumulative, exemplar: exemplar.map(|e| &*e) }
+                            Bucket { upper_bound: *upper_bound, cumulative: *cumulative, exemplar }
                         })
                         .collect();
                     page.histogram(labels, *sum, *count, 7_000_000_000, &buckets, native.as_ref(), None);

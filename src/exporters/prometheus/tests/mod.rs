@@ -1,5 +1,7 @@
 //! Requests in, pages out, read back by readers of other making. `testdata/` holds what Collector 0.155 showed for the same request.
 
+#![allow(clippy::float_cmp, reason = "numbers come back as they were put in, to the bit")]
+
 mod collector;
 mod semantics;
 mod serving;
@@ -7,6 +9,7 @@ mod serving;
 use std::{net::IpAddr, sync::Arc};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use prometheus::proto::MetricFamily;
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -71,7 +74,7 @@ impl Bench {
     /// Our own counter `name`, all its series with this label added.
     fn counted(&self, name: &str, label: &str, value: &str) -> u64 {
         let families = self.telemetry.registry().gather();
-        let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
+        let metrics = families.iter().filter(|family| family.name() == name).flat_map(MetricFamily::get_metric);
         let with = metrics.filter(|metric| metric.get_label().iter().any(|pair| pair.name() == label && pair.value() == value));
         with.map(|metric| metric.get_counter().get_value() as u64).sum()
     }
