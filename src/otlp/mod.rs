@@ -1,4 +1,11 @@
 //! OTLP bytes: scan, views, editing, and OTLP/JSON both ways. Nothing here decodes into owned trees.
+//!
+//! In:   request bodies: of anybody at the door ([`scan`](mod@scan), [`mod@repair`]), and behind it of those that passed.
+//! Out:  what is in them ([`view`]), parts of them ([`split_by_items`] and its like), changed ones ([`mod@edit`]), the same as JSON ([`json`]).
+//! Full: the scan refuses what has more elements or depth than its size allows; everything else needs room for one copy at most.
+//! Lost: only what a caller drops, and items without proper ids, which are counted.
+//!
+//! The messages themselves are written down in `proto/`; `schema` is the same as tables, and a test holds the two together.
 #![warn(clippy::indexing_slicing)]
 #![allow(clippy::inline_always, reason = "the innermost steps of the scan and the views; each was measured")]
 
