@@ -80,9 +80,11 @@ fn walks(c: &mut Criterion) {
             for payload in &payloads {
                 for of_resource in TracesView::new(payload).resources() {
                     sum += of_resource.resource().service_name().map_or(0, str::len) as u64;
-                    for span in of_resource.scopes().flat_map(|of_scope| of_scope.items()) {
-                        sum += (span.kind + span.status.code) as u64 + (span.name.len() + span.trace_id.len()) as u64;
-                        sum = sum.wrapping_add(span.end_unix_nanos - span.start_unix_nanos);
+                    for of_scope in of_resource.scopes() {
+                        for span in of_scope.items() {
+                            sum += (span.kind + span.status.code) as u64 + (span.name.len() + span.trace_id.len()) as u64;
+                            sum = sum.wrapping_add(span.end_unix_nanos - span.start_unix_nanos);
+                        }
                     }
                 }
             }
