@@ -218,7 +218,7 @@ impl Demand {
         let m = self.registers.len() as f64;
         let raw =
             0.7213 / (1.0 + 1.079 / m) * m * m / self.registers.iter().map(|rank| 0.5_f64.powi((*rank).into())).sum::<f64>();
-        let empty = self.registers.iter().filter(|rank| **rank == 0).count();
+        let empty = self.registers.iter().map(|rank| usize::from(*rank == 0)).sum::<usize>();
         // Few values: count by the registers that are still empty.
         if raw <= 2.5 * m && empty > 0 { m * (m / empty as f64).ln() } else { raw }
     }

@@ -93,7 +93,8 @@ impl ConnectorConfig for Config {
     const PAIRS: &'static [(Signal, Signal)] = &[(Signal::Traces, Signal::Metrics)];
 
     fn has_page(&self) -> bool {
-        true
+        // Rows of deltas begin again at each flush; a page needs them added up, which its exporter does with what is derived.
+        self.settings.aggregation_temporality == Temporality::Cumulative
     }
 
     fn read(node: &Node, found: &mut Diagnostics) -> Self {

@@ -1,5 +1,4 @@
 //! Derived metrics, decoded by the generated types.
-#![expect(clippy::float_cmp, reason = "what is put in comes out as it was")]
 
 use opentelemetry_proto::tonic::{
     collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},

@@ -1,5 +1,4 @@
 //! Settings, patterns, trace states and texts.
-#![expect(clippy::float_cmp, reason = "what is put in comes out as it was")]
 
 use std::time::Duration;
 
