@@ -297,6 +297,9 @@ def normal(value, key=None):
         return sorted(done, key=lambda one: json.dumps(one.get("key", ""))) if key in ("attributes",) else done
     if isinstance(value, dict):
         done = {name: normal(one, name) for name, one in value.items()}
+        if key == "kvlistValue":
+            # A map that stands in the configuration is written in any order by Go.
+            done["values"] = sorted(done.get("values", []), key=lambda one: json.dumps(one.get("key", "")))
         # JSON writers differ in what they leave out: an absent list is an empty one, an absent value an empty one.
         if "key" in done and set(done) <= {"key", "value"}:
             done.setdefault("value", {})
