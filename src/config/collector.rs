@@ -169,7 +169,7 @@ const PROCESSORS: &[Row] = &[
     ("deltatocumulative", false, "the `prometheus` exporter makes delta points cumulative itself"),
 ];
 
-const OTHER_PROCESSORS: &str = "batch memory_limiter attributes resource coralogix datadogsemantics deltatorate dnslookup geoip groupbyattrs isolationforest k8s_tagger logstransform lookup \
+const OTHER_PROCESSORS: &str = "batch memory_limiter attributes resource coralogix datadogsemantics deltatorate dnslookup geoip groupbyattrs isolationforest k8s_tagger lookup \
     metricsgeneration metricstarttime experimental_metricsgeneration remotetap schema experimental_metricstransform rate_limiter ratelimit \
     elasticapm elastictrace elasticinframetrics lsminterval logs_transform";
 
@@ -213,7 +213,7 @@ const EXPORTERS: &[Row] = &[
     ("honeycombmarker", false, "Honeycomb takes data by OTLP: use `otlp_grpc`"),
 ];
 
-const OTHER_EXPORTERS: &str = "otlp otlp_grpc otlphttp otlp_http debug nop file prometheus alertmanager alibabacloud_logservice awscloudwatchlogs awscloudwatchmetrics awsemf awskinesis awss3 awsxray azureblob \
+const OTHER_EXPORTERS: &str = "otlp otlp_grpc otlp_http debug nop file prometheus alertmanager alibabacloud_logservice awscloudwatchlogs awscloudwatchmetrics awsemf awskinesis awss3 awsxray azureblob \
     azuredataexplorer azuremonitor bmchelix carbon cassandra clickhouse datadog dataset doris dynatrace elasticsearch faro googlecloud \
     googlecloudpubsub googlecloudstorage googlemanagedprometheus humio influxdb instana kafka kinetica logzio mezmo opensearch pulsar \
     rabbitmq sentry signalfx skywalking splunk_hec stef sumologic syslog tanzuobservability tencentcloud_logservice tinybird youtubeanalytics \
@@ -230,7 +230,7 @@ const EXTENSIONS: &[Row] = &[
 ];
 
 const OTHER_EXTENSIONS: &str = "health_check bearertokenauth basicauth headers_setter file_storage zpages pprof ack asapclient awscloudwatchmetricstreams_encoding awslogs_encoding avro_log_encoding awsproxy azure_auth azure_encoding \
-    azureauth cfgarden_observer datadog docker_observer ecs_observer ecs_task_observer googlecloudlogentry_encoding googleclientauth \
+    cfgarden_observer datadog docker_observer ecs_observer ecs_task_observer googlecloudlogentry_encoding googleclientauth \
     host_observer http_forwarder jaeger_encoding jaegerremotesampling json_log_encoding k8s_leader_elector k8s_observer kafkatopics_observer \
     opamp otlp_encoding remotetap sigv4auth skywalking_encoding solarwindsapmsettings sumologic text_encoding tpm xk6 zipkin_encoding \
     encoding observer oidcauth oauth2clientauth apikeyauth s3_encoding authz pebble_storage";
