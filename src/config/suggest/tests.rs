@@ -1,3 +1,5 @@
+//! The nearest word.
+
 use super::{distance, list, nearest};
 
 #[test]

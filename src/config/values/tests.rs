@@ -1,3 +1,5 @@
+//! Durations, sizes, lists and sections as files write them.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
