@@ -53,6 +53,8 @@ pub enum Fill {
 /// Requests of about 1 MiB cost the least a byte (one HTTP/2 frame where the peer takes such).
 const REQUEST_BYTES: usize = 1 << 20;
 const FLYING_MAX: usize = 8;
+/// Bounds what lies outside the topic: at a round trip of 20 ms still 200 MB/s.
+const FLYING_BYTES_MAX: usize = 4 << 20;
 
 impl Policy {
     /// `lag_bytes`: how far a consumer may fall behind where nothing was written.
@@ -69,7 +71,7 @@ impl Policy {
                 elapsed_max: retry.max_elapsed_time.map(|elapsed| elapsed.0).filter(|elapsed| !elapsed.is_zero()),
             },
             flying_max: FLYING_MAX,
-            flying_bytes_max: FLYING_MAX * REQUEST_BYTES,
+            flying_bytes_max: FLYING_BYTES_MAX,
             request_bytes: REQUEST_BYTES,
             request_items_max: 0,
             request_bytes_max: settings.request_bytes_max,

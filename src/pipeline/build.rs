@@ -344,7 +344,7 @@ impl Read {
 }
 
 /// Unread bytes of a moving consumer at which the door slows down.
-const PACE_BYTES: u64 = 8 << 20;
+const PACE_BYTES: u64 = 2 << 20;
 
 fn subscribe(
     planned: &PlannedConsumer,
