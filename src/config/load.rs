@@ -93,13 +93,13 @@ impl Loading<'_> {
         let (scheme, rest) = split_scheme(uri);
         match scheme {
             None | Some("file") => match self.environment.file(rest) {
-                Ok(bytes) => match decode(bytes) {
-                    Some(text) => Some((rest.to_owned(), text)),
-                    None => {
+                Ok(bytes) => {
+                    let text = decode(bytes);
+                    if text.is_none() {
                         self.refuse("--config", uri, format!("`{rest}` is not text in UTF-8"), None);
-                        None
                     }
-                },
+                    text.map(|text| (rest.to_owned(), text))
+                }
                 Err(error) => {
                     self.refuse("--config", uri, format!("cannot read `{rest}`: {error}"), None);
                     None

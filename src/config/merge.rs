@@ -27,19 +27,16 @@ pub(super) fn merge(base: &mut Node, later: Node) {
             Some(index) => key.word().and_then(|word| index.get(word)).copied(),
             None => entries.iter().position(|(known, _)| known.value == key.value),
         };
-        match known.and_then(|at| entries.get_mut(at)) {
-            Some((known, old)) => {
-                if !(matches!(old.value, Value::Map(_)) && matches!(value.value, Value::Map(_))) {
-                    *known = key;
-                }
-                merge(old, value);
+        if let Some((known, old)) = known.and_then(|at| entries.get_mut(at)) {
+            if !(matches!(old.value, Value::Map(_)) && matches!(value.value, Value::Map(_))) {
+                *known = key;
             }
-            None => {
-                if let (Some(index), Some(word)) = (&mut index, key.word()) {
-                    index.insert(word.clone(), entries.len());
-                }
-                entries.push((key, value));
+            merge(old, value);
+        } else {
+            if let (Some(index), Some(word)) = (&mut index, key.word()) {
+                index.insert(word.clone(), entries.len());
             }
+            entries.push((key, value));
         }
     }
 }

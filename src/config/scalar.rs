@@ -52,7 +52,7 @@ fn integer(text: &str) -> Option<Value> {
     match i128::from_str_radix(digits, radix) {
         Ok(number) => {
             let number = if negative { -number } else { number };
-            #[expect(clippy::cast_precision_loss, reason = "a number beyond 64 bits has no exact form here or in the Collector")]
+            // A number beyond 64 bits has no exact form here or in the Collector.
             Some(i64::try_from(number).map_or(Value::Float(number as f64), Value::Int))
         }
         Err(_) => None,

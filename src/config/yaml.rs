@@ -169,7 +169,7 @@ impl<'t> Builder<'t> {
         self.count(1, written)?;
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let value = self.scalar(text, style, tag.as_deref(), written)?;
+                let value = Self::scalar(text, style, tag.as_deref(), written)?;
                 let origin = if written.start == written.end { key.unwrap_or(written) } else { written };
                 (Node { value, origin, text: None }, anchor)
             }
@@ -226,7 +226,7 @@ impl<'t> Builder<'t> {
             }
             let merges = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, tag) if text == "<<" && tag.as_ref().is_none_or(|tag| tag.is_yaml_core_schema_tag("merge")));
             let key = self.node(event, &span, depth + 1, None)?;
-            let key = Node { value: Value::String(self.key_text(&key)?), ..key };
+            let key = Node { value: Value::String(Self::key_text(&key)?), ..key };
             let (event, span) = self.next()?;
             let value = self.node(event, &span, depth + 1, Some(key.origin))?;
             let Value::String(name) = &key.value else { continue };
@@ -257,7 +257,7 @@ impl<'t> Builder<'t> {
     }
 
     /// Keys are text; the Collector turns other scalars into it.
-    fn key_text(&self, key: &Node) -> Result<Arc<str>, SyntaxError> {
+    fn key_text(key: &Node) -> Result<Arc<str>, SyntaxError> {
         match &key.value {
             Value::String(text) => Ok(text.clone()),
             Value::Null => Ok(Arc::from("<nil>")),
@@ -268,7 +268,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn scalar(&self, text: Cow<'t, str>, style: ScalarStyle, tag: Option<&Tag>, origin: Origin) -> Result<Value, SyntaxError> {
+    fn scalar(text: Cow<'t, str>, style: ScalarStyle, tag: Option<&Tag>, origin: Origin) -> Result<Value, SyntaxError> {
         let string = |text: Cow<'t, str>| Value::String(Arc::from(text));
         let Some(kind) = tag.and_then(|tag| tag.suffix_in_namespace("tag:yaml.org,2002:")) else {
             // `! word` and tags of other schemas leave text as text.

@@ -151,7 +151,7 @@ impl<'n, 'r, 'o> NodeDeserializer<'n, 'r, 'o> {
         let own_enabled = fields.is_some_and(|fields| fields.contains(&"enabled"));
         let result = visitor.visit_map(Entries {
             from: self,
-            entries: entries.iter().enumerate(),
+            rest: entries.iter().enumerate(),
             value: None,
             fields,
             is_root,
@@ -361,14 +361,14 @@ impl<'n> Deserializer<'n> for NodeDeserializer<'n, '_, '_> {
 /// The entries of a map; unknown keys of a struct are noted and passed over.
 struct Entries<'n, 'r, 'o> {
     from: NodeDeserializer<'n, 'r, 'o>,
-    entries: std::iter::Enumerate<std::slice::Iter<'n, (Node, Node)>>,
+    rest: std::iter::Enumerate<std::slice::Iter<'n, (Node, Node)>>,
     value: Option<(usize, &'n Node, &'n Node)>,
     fields: Option<&'static [&'static str]>,
     is_root: bool,
     hides_enabled: bool,
 }
 
-impl<'n> Entries<'n, '_, '_> {
+impl Entries<'_, '_, '_> {
     /// Whether the struct wants this key; if not, why is noted.
     fn wants(&self, entry: usize, key: &Node, name: &str) -> bool {
         let mut reading = self.from.reading.borrow_mut();
@@ -397,7 +397,7 @@ impl<'n> MapAccess<'n> for Entries<'n, '_, '_> {
     type Error = ReadError;
 
     fn next_key_seed<K: DeserializeSeed<'n>>(&mut self, seed: K) -> Result<Option<K::Value>, ReadError> {
-        while let Some((entry, (key, value))) = self.entries.next() {
+        while let Some((entry, (key, value))) = self.rest.next() {
             let name: &'n str = key.word().map_or("", |word| word);
             if self.wants(entry, key, name) {
                 self.value = Some((entry, key, value));

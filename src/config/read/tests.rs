@@ -243,10 +243,10 @@ fn types_are_not_bent() {
     ] {
         let got = refuses(yaml);
         assert_eq!(got.len(), 1, "{yaml}: {got:?}");
-        if !yaml.starts_with("rules") {
-            assert_eq!(got, [message], "{yaml}");
-        } else {
+        if yaml.starts_with("rules") {
             assert!(got[0].contains("the key `key` is required here and missing"), "{got:?}");
+        } else {
+            assert_eq!(got, [message], "{yaml}");
         }
     }
 }

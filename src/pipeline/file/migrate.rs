@@ -96,9 +96,15 @@ fn remove_at(node: &mut Node, origin: Origin) {
     match &mut node.value {
         Value::Map(entries) => {
             entries.retain(|(key, _)| key.origin != origin);
-            entries.iter_mut().for_each(|(_, value)| remove_at(value, origin));
+            for (_, value) in entries {
+                remove_at(value, origin);
+            }
         }
-        Value::List(items) => items.iter_mut().for_each(|item| remove_at(item, origin)),
+        Value::List(items) => {
+            for item in items {
+                remove_at(item, origin);
+            }
+        }
         _ => {}
     }
 }
