@@ -189,7 +189,9 @@ impl Request {
             [one] => one.payload.clone(),
             many => {
                 let mut joined = BytesMut::with_capacity(self.bytes);
-                many.iter().for_each(|part| joined.extend_from_slice(&part.payload));
+                for part in many {
+                    joined.extend_from_slice(&part.payload);
+                }
                 joined.freeze()
             }
         }

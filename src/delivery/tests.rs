@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::*;
+use super::{exporter::run, *};
 use crate::{
     component::delivery::{BatchWish, Queue, Settings, Sizer},
     component::{Exporter, Outcome, Request, RetryCause},
@@ -110,7 +110,7 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
         depth: 0,
     };
     let (drain, abort) = (Shutdown::new(), Shutdown::new());
-    let task = tokio::spawn(super::exporter::run(consumer, destination.clone(), policy, drain.clone(), abort.clone()));
+    let task = tokio::spawn(run(consumer, destination.clone(), policy, drain.clone(), abort.clone()));
     Rig { topic, exporter, destination, accounts, drain, abort, task }
 }
 

@@ -151,7 +151,7 @@ fn reads_every_kind_of_value() {
     assert_eq!((settings.size, settings.small, settings.maybe), (5, -3, Some(9)));
     assert_eq!(settings.ratio.to_bits(), 2.0_f64.to_bits());
     assert!(!settings.on);
-    assert_eq!(settings.wait.0, Duration::from_secs(5400));
+    assert_eq!(settings.wait.0, Duration::from_mins(90));
     assert_eq!(settings.names.0, ["a", "b"]);
     assert_eq!(settings.words, ["x"]);
     assert_eq!(settings.token.expose(), "s");
