@@ -104,7 +104,7 @@ fn same(one: &Node, other: &Node) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn a_dump_reads_back_as_the_same_tree(node in any_tree()) {
