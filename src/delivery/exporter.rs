@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use super::{
     Breaker, Consumer, DeadLetters, Fill, Letter, Policy,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     component::{Exporter, Outcome, Request, RetryCause},
-    internal_telemetry::ExporterMetrics,
+    internal_telemetry::{ExporterMetrics, export_span, span_failed},
     journal::{DropReason, Position, Record, Settled},
     otlp::split_by_items,
     runtime::{Clock, Health, Shutdown, State},
@@ -248,7 +248,8 @@ impl Delivery<'_> {
         };
         loop {
             let pass = destination.breaker.pass().await;
-            let attempt = destination.exporter.export(request.clone());
+            let span = export_span(destination.id.as_str(), signal, request.items);
+            let attempt = destination.exporter.export(request.clone()).instrument(span.clone());
             let outcome = match policy.timeout {
                 Some(limit) => tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Outcome::Retry {
                     reason: format!("no answer within {limit:?}"),
@@ -261,6 +262,7 @@ impl Delivery<'_> {
                 self.note(pass.judge(Verdict::Works), "");
                 return self.answer(outcome, &request);
             };
+            span_failed(&span, &reason);
             let failures = destination.breaker.failures() + 1;
             let backoff = match cause {
                 // Nobody mends a credential within a second.

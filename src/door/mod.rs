@@ -18,13 +18,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
+use tracing::{Instrument, Span};
 
 pub use budget::{Budget, Ticket};
 pub use inlet::{Accepted, Arrival, Inlet};
 pub use status::{BudgetWish, Refusal};
 
 use crate::{
-    internal_telemetry::{DOOR_BYTES, DOOR_REFUSED, ReceiverMetrics, Telemetry},
+    internal_telemetry::{DOOR_BYTES, DOOR_REFUSED, ReceiverMetrics, Telemetry, receive_span, span_failed},
     journal::{NewRecord, SourceId},
     otlp::{Scan, ScanLimits, repair::repair, scan},
     runtime::{Clock, Step},
@@ -207,46 +208,8 @@ impl Door {
         Ok((repaired.payload, Found { items: repaired.items, rejected: repaired.left_out, message }, index))
     }
 
-    fn finish(counters: &Counters, signal: Signal, items: u64, bytes: u64, rejected: u64) {
-        let at = signal.ordinal();
-        if let (Some(accepted), Some(refused), Some(all)) =
-            (counters.items.accepted.get(at), counters.items.refused.get(at), counters.bytes.get(at))
-        {
-            accepted.inc_by(items);
-            all.inc_by(bytes);
-            if rejected > 0 {
-                refused.inc_by(rejected);
-            }
-        }
-    }
-}
-
-/// A batch that may be appended, and what is to be said about it.
-struct Prepared {
-    batch: Batch,
-    rejected: u64,
-    message: Option<String>,
-}
-
-/// What a body came to.
-struct Found {
-    items: u64,
-    rejected: u64,
-    message: Option<String>,
-}
-
-impl Found {
-    const fn of(scan: &Scan) -> Self {
-        Self { items: scan.items, rejected: 0, message: None }
-    }
-}
-
-impl Inlet for Door {
-    fn takes(&self, signal: Signal) -> bool {
-        self.settings.takes.get(signal.ordinal()).copied().unwrap_or(false)
-    }
-
-    fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
+    /// Scans, admits and appends.
+    fn take(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
         let (signal, transport) = (arrival.signal, arrival.transport);
         let other;
         let counters = if let Some(known) = self.counters.iter().find(|counters| counters.transport == transport) {
@@ -296,6 +259,76 @@ impl Inlet for Door {
                     }
                 }))
             }
+        }
+    }
+
+    fn finish(counters: &Counters, signal: Signal, items: u64, bytes: u64, rejected: u64) {
+        let at = signal.ordinal();
+        if let (Some(accepted), Some(refused), Some(all)) =
+            (counters.items.accepted.get(at), counters.items.refused.get(at), counters.bytes.get(at))
+        {
+            accepted.inc_by(items);
+            all.inc_by(bytes);
+            if rejected > 0 {
+                refused.inc_by(rejected);
+            }
+        }
+    }
+}
+
+/// Says in a span of ours what became of the request.
+fn tell(span: &Span, taken: &Result<Accepted, Refusal>) {
+    match taken {
+        Ok(accepted) => {
+            span.record("accepted_items", accepted.items);
+        }
+        Err(refusal) => span_failed(span, &format!("{refusal:?}")),
+    }
+}
+
+/// A batch that may be appended, and what is to be said about it.
+struct Prepared {
+    batch: Batch,
+    rejected: u64,
+    message: Option<String>,
+}
+
+/// What a body came to.
+struct Found {
+    items: u64,
+    rejected: u64,
+    message: Option<String>,
+}
+
+impl Found {
+    const fn of(scan: &Scan) -> Self {
+        Self { items: scan.items, rejected: 0, message: None }
+    }
+}
+
+impl Inlet for Door {
+    fn takes(&self, signal: Signal) -> bool {
+        self.settings.takes.get(signal.ordinal()).copied().unwrap_or(false)
+    }
+
+    fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
+        let span = receive_span(self.settings.id.as_str(), arrival.signal, arrival.transport);
+        if span.is_disabled() {
+            return self.take(arrival);
+        }
+        match span.in_scope(|| self.take(arrival)) {
+            Step::Ready(taken) => {
+                tell(&span, &taken);
+                Step::Ready(taken)
+            }
+            Step::Wait(taking) => Step::Wait(Box::pin(
+                async move {
+                    let taken = taking.await;
+                    tell(&Span::current(), &taken);
+                    taken
+                }
+                .instrument(span),
+            )),
         }
     }
 

@@ -17,6 +17,7 @@ mod process;
 mod render;
 mod samples;
 mod settings;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ pub use otlp::{OwnExport, start};
 pub use render::{Patterns, Style, text};
 pub use samples::{Books, Sample, SampleFamily, SampleKind, SampleValue, Samples};
 pub use settings::{LogEncoding, LogLevel, LogSettings, PullReader, Reader, Sampling, SpanProcessor, TelemetrySettings};
+pub use spans::{export_span, receive_span, span_failed};
 
 use process::ProcessMetrics;
 

@@ -145,7 +145,7 @@ pub(super) const INEFFECTIVE: &[(&str, &str)] = &[
     ("logs::disable_zap_resource", "log lines do not repeat the resource"),
     ("logs::processors", "own logs go to output_paths only"),
     ("metrics::views", "all own metrics are shown as they are"),
-    ("traces::propagators", "the W3C trace context of requests is used"),
+    ("traces::propagators", "own spans are not joined to the traces of senders"),
     ("traces::sampler", "every own span is sent"),
     ("traces::limits", "the limits of the OpenTelemetry SDK hold"),
 ];
