@@ -164,10 +164,19 @@ fn flate<'b>(body: &'b [u8], zlib: bool, out: &mut Out<'_>) -> Result<&'b [u8], 
     })
 }
 
+/// Members (gzip) or frames (zstd) of one body at most. A member of twenty bytes can hold nothing and still costs a decoder's set-up;
+/// writers that append members make a handful.
+const MEMBERS_MAX: usize = 1024;
+
 /// RFC 1952: one or more members, each a header, a deflate stream, its checksum and its length.
 fn gzip(body: &[u8], out: &mut Out<'_>) -> Result<(), Refusal> {
     let mut rest = body;
+    let mut members = 0;
     while !rest.is_empty() {
+        members += 1;
+        if members > MEMBERS_MAX {
+            return Err(out.malformed("it has too many members"));
+        }
         let stream = gzip_header(rest).ok_or_else(|| out.malformed("its header is not one"))?;
         let start = out.bytes.len();
         let after = flate(stream, false, out)?;
@@ -232,11 +241,16 @@ fn zstd(body: &[u8], out: &mut Out<'_>) -> Result<(), Refusal> {
         }
         let mut input = InBuffer::around(body);
         let mut hint = 1;
+        let mut frames = 0;
         while input.pos() < body.len() || hint != 0 {
             out.grow()?;
             let (before_in, before_out) = (input.pos(), out.bytes.len());
             let done = context.decompress_stream(&mut OutBuffer::around_pos(&mut out.bytes, before_out), &mut input);
             hint = done.map_err(|code| out.malformed(get_error_name(code)))?;
+            frames += usize::from(hint == 0);
+            if frames > MEMBERS_MAX {
+                return Err(out.malformed("it has too many frames"));
+            }
             let stuck = input.pos() == before_in && out.bytes.len() == before_out;
             if hint != 0 && input.pos() == body.len() && (stuck || out.bytes.len() < out.bytes.capacity()) {
                 return Err(out.malformed("it ends too early"));
@@ -403,6 +417,15 @@ mod tests {
         assert_eq!(run(Encoding::Gzip, &[gz(b"one "), gz(b"two")].concat()).unwrap(), b"one two");
         let frames = [zstd::bulk::compress(b"one ", 1).unwrap(), zstd::bulk::compress(b"two", 1).unwrap()].concat();
         assert_eq!(run(Encoding::Zstd, &frames).unwrap(), b"one two");
+    }
+
+    #[test]
+    fn refuses_a_body_of_ever_more_empty_members() {
+        for (encoding, empty) in [(Encoding::Gzip, gz(b"")), (Encoding::Zstd, zstd::bulk::compress(b"", 1).unwrap())] {
+            let few = [empty.repeat(10), forms(b"x").into_iter().find(|(form, _)| *form == encoding).unwrap().1].concat();
+            assert_eq!(run(encoding, &few).unwrap(), b"x");
+            assert!(matches!(run(encoding, &empty.repeat(MEMBERS_MAX + 1)), Err(Refusal::Malformed { .. })), "{encoding:?}");
+        }
     }
 
     #[test]
