@@ -18,7 +18,7 @@ pub(super) const TEXT_MAX: usize = 16 << 20;
 /// Deepest nesting of maps and lists.
 pub(super) const DEPTH_MAX: usize = 100;
 /// Most values in one document, aliases counted as often as they are used.
-pub(super) const NODES_MAX: usize = 1_000_000;
+pub(super) const NODES_MAX: usize = 250_000;
 
 /// A syntax error: where and what.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,10 +182,12 @@ impl<'t> Builder<'t> {
                 (Node { value: Value::Map(entries), origin: key.unwrap_or(written), text: None }, anchor)
             }
             Event::Alias(id) => {
-                let Some((node, size)) = self.anchors.get(&id).cloned() else {
+                // Counted before it is copied.
+                let size = self.anchors.get(&id).map_or(0, |(_, size)| *size);
+                self.count(size, written)?;
+                let Some((node, _)) = self.anchors.get(&id).cloned() else {
                     return Err(SyntaxError::new(written, "the value of an anchor contains itself"));
                 };
-                self.count(size, written)?;
                 if depth + height(&node) > DEPTH_MAX {
                     return Err(SyntaxError::new(written, format!("maps and lists are nested deeper than {DEPTH_MAX}")));
                 }
