@@ -75,10 +75,11 @@ fn load(args: &RunArgs) -> Result<Box<Checked>, ExitCode> {
     }
     match start::check(loaded) {
         Ok(checked) => {
-            let mut found = checked.loaded.found.clone();
-            let ineffective = found.found.iter().filter(|found| found.level == Level::Ineffective).count();
-            found.found.retain(|found| found.level == Level::Warning);
-            start::show(&found, &checked.loaded);
+            let found = &checked.loaded.found.found;
+            let ineffective = found.iter().filter(|found| found.level == Level::Ineffective).count();
+            for line in start::warnings(&checked.loaded) {
+                say(&format!("weir: warning: {line}"));
+            }
             if ineffective > 0 {
                 say(&format!(
                     "weir: {ineffective} keys have no effect here; `weir validate` lists them and says what happens instead"
@@ -132,6 +133,7 @@ async fn begin(
     drain_timeout: Duration,
 ) -> Result<Ended, String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let lines = greeting(&checked);
     let Checked { plan, read, telemetry: settings, file, .. } = checked;
@@ -161,10 +163,13 @@ async fn begin(
     for line in lines {
         info!("{line}");
     }
-    let broke = tokio::select! {
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
-        broken = running.broke() => Some(broken),
+    let broke = loop {
+        tokio::select! {
+            _ = interrupt.recv() => break None,
+            _ = terminate.recv() => break None,
+            broken = running.broke() => break Some(broken),
+            _ = hangup.recv() => warn!("SIGHUP does nothing in this version: to read the configuration again, stop and start"),
+        }
     };
     if let Some(broken) = &broke {
         error!(reason = broken, "a part of weir ended: stopping the rest in order");

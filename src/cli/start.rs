@@ -8,7 +8,7 @@ use std::{
 use super::arguments::ConfigArgs;
 use crate::{
     component::Tables,
-    config::{Diagnostics, Input, Loaded, Machine, draw, load},
+    config::{Diagnostics, Input, Level, Loaded, Machine, Value, draw, load},
     connectors::CONNECTORS,
     exporters::EXPORTERS,
     extensions::EXTENSIONS,
@@ -40,6 +40,10 @@ pub(super) enum StartError {
         "--forward adds to the embedded default; with a configuration of your own, add an exporter to it (or unset WEIR_FORWARD)"
     )]
     ForwardWithFile,
+    #[error(
+        "--forward: {0} is where weir itself listens: what it takes would come back to it without end; name the backend's own address or port"
+    )]
+    ForwardToItself(String),
 }
 
 /// One `--forward`.
@@ -60,7 +64,13 @@ impl Target {
         if authority.is_empty() || rest.contains(char::is_whitespace) {
             return Err(wrong());
         }
-        let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let bracketed = authority.starts_with('[');
+        let port = match authority.rsplit_once(':') {
+            // A second colon outside brackets: an IPv6 address that does not say where it ends.
+            Some((host, _)) if !bracketed && host.contains(':') => return Err(wrong()),
+            Some((_, port)) if !port.ends_with(']') => Some(port.parse::<u16>().map_err(|_| wrong())?),
+            _ => None,
+        };
         match scheme {
             "grpc" | "grpcs" => {
                 let endpoint = if port.is_some() { authority.to_owned() } else { format!("{authority}:4317") };
@@ -77,6 +87,21 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether the embedded default takes OTLP there.
+    fn is_default_listener(&self) -> bool {
+        let authority = self
+            .endpoint
+            .split_once("://")
+            .map_or(self.endpoint.as_str(), |(_, rest)| rest)
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        let Some((host, port)) = authority.rsplit_once(':') else { return false };
+        matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0") && matches!(port, "4317" | "4318")
+    }
+}
+
 /// What runs without a file.
 pub(super) const DEFAULT: &str = include_str!("default.yaml");
 
@@ -86,6 +111,10 @@ fn forwarding(args: &ConfigArgs) -> Result<String, StartError> {
         args.forward.iter().filter(|url| !url.is_empty()).map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
     if targets.is_empty() {
         return Ok(String::new());
+    }
+    // With `--set` the listeners may be somewhere else.
+    if let Some(itself) = targets.iter().find(|target| args.set.is_empty() && target.is_default_listener()) {
+        return Err(StartError::ForwardToItself(itself.endpoint.clone()));
     }
     let mut headers = String::new();
     for header in &args.forward_header {
@@ -122,7 +151,9 @@ fn quoted(text: &str) -> String {
 /// What is to be loaded.
 pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
     let mut inputs = Vec::new();
-    if args.config.is_empty() {
+    // A variable that is set to nothing, as compose files do, is one that is not set.
+    let config: Vec<&String> = args.config.iter().filter(|uri| !uri.is_empty()).collect();
+    if config.is_empty() {
         inputs.push(Input::Text { name: "the embedded default".to_owned(), text: DEFAULT.to_owned() });
         let forward = forwarding(args)?;
         if !forward.is_empty() {
@@ -132,10 +163,10 @@ pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
         if args.forward.iter().any(|url| !url.is_empty()) {
             return Err(StartError::ForwardWithFile);
         }
-        inputs.extend(args.config.iter().cloned().map(Input::Uri));
+        inputs.extend(config.into_iter().cloned().map(Input::Uri));
     }
     inputs.extend(args.set.iter().cloned().map(Input::Set));
-    if let Some(mode) = &args.journal {
+    if let Some(mode) = args.journal.as_ref().filter(|mode| !mode.is_empty()) {
         inputs.push(Input::Text { name: "--journal".to_owned(), text: format!("journal: {{mode: {}}}", quoted(mode)) });
     }
     Ok(inputs)
@@ -144,6 +175,12 @@ pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
 /// Loads and checks. Whatever is found stands in `loaded.found`; `Err` when it does not load.
 pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
     let mut found = std::mem::take(&mut loaded.found);
+    let unread = matches!(&loaded.node.value, Value::Map(entries) if entries.is_empty());
+    if unread && found.has_errors() {
+        // Nothing could be read: that the file has no pipelines would be said beside the reason, and is not true.
+        loaded.found = found;
+        return Err(Box::new(loaded));
+    }
     let file = File::check(&loaded.node, &TABLES, &mut found);
     let checked = file.map(|file| {
         let plan = Plan::of(&file, &TABLES);
@@ -162,6 +199,19 @@ pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
 /// Loads what the arguments name.
 pub(super) fn load_inputs(args: &ConfigArgs) -> Result<Loaded, StartError> {
     Ok(load(&inputs(args)?, &Machine))
+}
+
+/// Warnings in one line each, without the lines of the file, which may hold secrets and go to a log here.
+pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
+    let warned = loaded.found.found.iter().filter(|found| found.level == Level::Warning);
+    warned
+        .map(|found| {
+            let name = loaded.sources.get(found.origin.source).map_or("", |source| source.name.as_str());
+            let place = loaded.sources.place(found.origin).map(|place| format!("{name}:{}:{}: ", place.line, place.column));
+            let help = found.help.as_ref().map(|help| format!("; {help}"));
+            format!("{}{}{}", place.unwrap_or_default(), found.message, help.unwrap_or_default())
+        })
+        .collect()
 }
 
 /// Draws diagnostics to stderr.
@@ -187,7 +237,11 @@ mod tests {
         assert_eq!(parse("http://localhost:4317"), grpc(true, "localhost:4317"));
         assert_eq!(parse("http://localhost:4318/"), http(true, "http://localhost:4318"));
         assert_eq!(parse("https://otlp.example/api"), http(false, "https://otlp.example/api"));
-        assert_eq!(parse("ftp://x"), None);
+        for wrong in ["ftp://x", "host:99999", "::1:4317", "host:port", "http://"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse("[::1]:4317"), grpc(true, "[::1]:4317"));
+        assert_eq!(parse("[::1]"), grpc(true, "[::1]:4317"));
         assert_eq!(parse(""), None);
     }
 
@@ -203,6 +257,23 @@ mod tests {
             assert!(checked.loaded.found.found.is_empty(), "{:?}", checked.loaded.found);
             assert_eq!(checked.plan.exporters.len(), if forward.is_empty() { 2 } else { 1 + forward.len() });
         }
+    }
+
+    #[test]
+    fn what_is_forwarded_must_not_come_back() {
+        for url in ["localhost:4317", "http://127.0.0.1:4318", "http://localhost:4317"] {
+            let args = ConfigArgs { forward: vec![url.to_owned()], ..ConfigArgs::default() };
+            assert!(matches!(inputs(&args), Err(StartError::ForwardToItself(_))), "{url}");
+        }
+        let elsewhere = ConfigArgs { forward: vec!["localhost:4319".to_owned()], ..ConfigArgs::default() };
+        assert!(inputs(&elsewhere).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_the_only_error() {
+        let args = ConfigArgs { config: vec!["yaml:a: [".to_owned()], ..ConfigArgs::default() };
+        let Err(loaded) = check(load_inputs(&args).unwrap()) else { panic!("it loads") };
+        assert_eq!(loaded.found.found.len(), 1, "{:?}", loaded.found);
     }
 
     #[test]
