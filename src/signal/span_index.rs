@@ -5,7 +5,7 @@
 /// Offsets are bytes from the start of the payload; a length of 0 with offset 0 is an absent field.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SpanIndex {
-    /// One entry a `ResourceSpans`, in wire order.
+    /// One entry a `ResourceSpans` that has spans, in wire order.
     pub resources: Vec<ResourceEntry>,
     /// All spans, in wire order.
     pub spans: Vec<SpanEntry>,

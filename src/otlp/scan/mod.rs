@@ -199,7 +199,10 @@ impl<'a> Scanner<'a> {
         }
         if let Some(index) = self.index.as_deref_mut() {
             entry.end_span = index.spans.len() as u32;
-            index.resources.push(entry);
+            // Two bytes make an empty `ResourceSpans`; an entry for each would be many times the payload.
+            if entry.end_span > entry.first_span {
+                index.resources.push(entry);
+            }
         }
         Ok(())
     }
