@@ -22,11 +22,12 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     pub enabled: bool,
-    /// Wait before the first retry; 1 s where nothing is written (a Collector: 5 s).
+    /// Wait before the first retry; 1 s where nothing is written (a Collector: 5 s), and never less than 100 ms.
     pub initial_interval: GoDuration,
     /// Share of the wait that is random, 0 to 1.
     pub randomization_factor: f64,
     pub multiplier: f64,
+    /// Longest wait; never less than 100 ms.
     pub max_interval: GoDuration,
     /// Give up after this long. Written: the records expire, counted `dropped{expired}`. Not written: weir retries until the data expires by policy.
     pub max_elapsed_time: Option<GoDuration>,

@@ -18,6 +18,8 @@ pub struct Breaker {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Grows with each change. What was begun before it tells of a state that is over.
+    generation: u64,
     failures: u32,
     timeouts: u32,
     next: Option<Instant>,
@@ -29,6 +31,8 @@ struct State {
 #[must_use]
 pub struct Pass<'a> {
     breaker: &'a Breaker,
+    generation: u64,
+    failures: u32,
     judged: bool,
 }
 
@@ -51,7 +55,7 @@ pub enum Change {
     Broke,
     /// It works again, after this long.
     Mended(Duration),
-    /// The second timeout in a row: connections should be dropped.
+    /// Two more timeouts in a row: connections should be dropped.
     Silent,
 }
 
@@ -68,16 +72,18 @@ impl Breaker {
         loop {
             let wait = {
                 let mut state = self.state.lock();
-                match state.next {
-                    None => break,
-                    Some(next) if next <= Instant::now() && !state.probing => {
-                        state.probing = true;
-                        break;
+                // What changes from here on is noticed: it is published under this lock.
+                changed.mark_unchanged();
+                let wait = match state.next {
+                    Some(next) if next > Instant::now() => Some(next),
+                    Some(_) if state.probing => None,
+                    open => {
+                        state.probing = open.is_some();
+                        return Pass { breaker: self, generation: state.generation, failures: state.failures, judged: false };
                     }
-                    Some(next) => (!state.probing).then_some(next),
-                }
+                };
+                wait.filter(|_| !state.probing)
             };
-            changed.mark_unchanged();
             match wait {
                 Some(next) => {
                     tokio::select! {
@@ -85,7 +91,7 @@ impl Breaker {
                         _ = changed.changed() => {}
                     }
                 }
-                // The prober tells; a state that changed meanwhile is looked at again after a moment in any case.
+                // The prober tells; one that was cancelled does not.
                 None => {
                     tokio::select! {
                         () = sleep_until(Instant::now() + Duration::from_millis(50)) => {}
@@ -94,12 +100,6 @@ impl Breaker {
                 }
             }
         }
-        Pass { breaker: self, judged: false }
-    }
-
-    /// Failed attempts in a row.
-    pub fn failures(&self) -> u32 {
-        self.state.lock().failures
     }
 
     /// Follows whether the destination fails.
@@ -109,23 +109,35 @@ impl Breaker {
 }
 
 impl Pass<'_> {
+    /// Failed attempts in a row before this one. Those that were under way together count as one.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Only the first verdict of a generation that changes something counts: calls that one reset broke are one failure, and an answer that
+    /// comes late says nothing about what was found out since.
     pub fn judge(mut self, verdict: Verdict) -> Change {
         self.judged = true;
         let mut state = self.breaker.state.lock();
+        if state.generation != self.generation {
+            return Change::None;
+        }
         let now = Instant::now();
         state.probing = false;
-        let (change, open) = match verdict {
+        let generation = state.generation + 1;
+        match verdict {
             Verdict::Works => {
-                let change = state.since.take().map_or(Change::None, |since| Change::Mended(now - since));
-                *state = State::default();
-                (change, false)
+                let Some(since) = state.since else { return Change::None };
+                *state = State { generation, ..State::default() };
+                self.breaker.open.send_replace(false);
+                Change::Mended(now - since)
             }
             Verdict::Fails { wait, timed_out } => {
+                state.generation = generation;
                 state.failures = state.failures.saturating_add(1);
-                state.timeouts = if timed_out { state.timeouts + 1 } else { 0 };
-                let next = now.checked_add(wait).unwrap_or(now);
-                state.next = Some(state.next.map_or(next, |known| known.max(next)));
-                let change = if timed_out && state.timeouts == 2 {
+                state.timeouts = if timed_out { state.timeouts.saturating_add(1) } else { 0 };
+                state.next = Some(now.checked_add(wait).unwrap_or(now));
+                let change = if timed_out && state.timeouts.is_multiple_of(2) {
                     Change::Silent
                 } else if state.since.is_none() {
                     Change::Broke
@@ -133,19 +145,78 @@ impl Pass<'_> {
                     Change::None
                 };
                 state.since.get_or_insert(now);
-                (change, true)
+                self.breaker.open.send_replace(true);
+                change
             }
-        };
-        drop(state);
-        self.breaker.open.send_replace(open);
-        change
+        }
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if !self.judged {
-            self.breaker.state.lock().probing = false;
+            let mut state = self.breaker.state.lock();
+            if state.generation == self.generation {
+                state.probing = false;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(seconds: u64, timed_out: bool) -> Verdict {
+        Verdict::Fails { wait: Duration::from_secs(seconds), timed_out }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_broke_together_are_one_failure() {
+        let breaker = Breaker::default();
+        let mut passes = Vec::new();
+        for _ in 0..8 {
+            passes.push(breaker.pass().await);
+        }
+        let started = Instant::now();
+        for (n, pass) in (1..).zip(passes) {
+            pass.judge(failed(n, false));
+        }
+        let probe = breaker.pass().await;
+        assert_eq!((probe.failures(), started.elapsed().as_secs()), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_that_comes_late_neither_closes_nor_lets_a_second_probe_pass() {
+        let breaker = Breaker::default();
+        let (first, late, dropped) = (breaker.pass().await, breaker.pass().await, breaker.pass().await);
+        first.judge(failed(1, false));
+        let probe = breaker.pass().await;
+        late.judge(Verdict::Works);
+        drop(dropped);
+        assert!(*breaker.watch().borrow());
+        let second = tokio::time::timeout(Duration::from_secs(10), breaker.pass());
+        assert!(second.await.is_err(), "two probes at once");
+        assert_eq!(probe.judge(Verdict::Works), Change::Mended(Duration::from_secs(11)));
+        assert!(!*breaker.watch().borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_was_cancelled_lets_the_next_one_pass() {
+        let breaker = Breaker::default();
+        breaker.pass().await.judge(failed(1, false));
+        drop(breaker.pass().await);
+        assert_eq!(breaker.pass().await.failures(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_dropped_after_each_further_two_timeouts() {
+        let breaker = Breaker::default();
+        let mut changes = Vec::new();
+        for _ in 0..6 {
+            changes.push(breaker.pass().await.judge(failed(1, true)));
+        }
+        let (none, silent) = (Change::None, Change::Silent);
+        assert_eq!(changes, [Change::Broke, silent, none, silent, none, silent]);
     }
 }

@@ -9,13 +9,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, error, info, warn};
 
 use super::{
     Breaker, Consumer, DeadLetters, Fill, Letter, Policy,
     breaker::{Change, Verdict},
-    consumer::{LINGER, LITTLE, RECORDS_MAX},
+    consumer::{LINGER, LITTLE},
 };
 use crate::{
     component::{Exporter, Outcome, Request, RetryCause},
@@ -30,12 +30,24 @@ use crate::{
 pub struct Destination {
     pub id: ComponentId,
     pub exporter: Arc<dyn Exporter>,
-    pub breaker: Breaker,
+    /// By [`Signal::ordinal`]: signals may go to different services or addresses, and one that fails must not stop the others.
+    pub breakers: [Breaker; Signal::ALL.len()],
     pub metrics: ExporterMetrics,
     pub dead_letters: Arc<DeadLetters>,
     pub health: Arc<Health>,
     pub splits_by_context: bool,
     pub clock: Clock,
+}
+
+impl Destination {
+    fn breaker(&self, signal: Signal) -> &Breaker {
+        let [traces, metrics, logs] = &self.breakers;
+        match signal {
+            Signal::Traces => traces,
+            Signal::Metrics => metrics,
+            Signal::Logs => logs,
+        }
+    }
 }
 
 /// A part of a request: what is left of one record.
@@ -61,7 +73,7 @@ pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: 
     let mut flying: FuturesUnordered<BoxFuture<'static, Flight>> = FuturesUnordered::new();
     let mut flying_bytes = 0;
     let mut records = Vec::new();
-    let mut open = destination.breaker.watch();
+    let mut open = destination.breaker(consumer.signal).watch();
     loop {
         let room = flying.len() < policy.flying_max && (flying_bytes < policy.flying_bytes_max || flying.is_empty());
         let (idle, draining) = (flying.is_empty(), drain.is_cancelled());
@@ -83,7 +95,7 @@ pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: 
             }
             () = enough(&consumer, &policy, idle, draining, &destination.clock), if room => {
                 let bytes = policy.request_bytes.min(policy.flying_bytes_max);
-                consumer.cursor.read(RECORDS_MAX, bytes, &mut records);
+                consumer.cursor.read(policy.records_max(), bytes, &mut records);
                 let read_bytes: usize = records.iter().map(|record| record.batch.payload.len()).sum();
                 for shares in gather(&mut consumer, &destination, &policy, &mut records) {
                     let bytes = shares.iter().map(|share| share.batch.payload.len()).sum();
@@ -210,27 +222,28 @@ impl Delivery<'_> {
 
     /// Splits what is larger than the policy allows.
     fn within_bounds(self, piece: Vec<(usize, Batch)>) -> Vec<Vec<(usize, Batch)>> {
-        let too_large = |piece: &[(usize, Batch)]| {
-            let items: u64 = piece.iter().map(|(_, batch)| batch.items).sum();
-            let bytes: usize = piece.iter().map(|(_, batch)| batch.payload.len()).sum();
-            items > 1
-                && ((self.policy.request_items_max != 0 && items > self.policy.request_items_max)
-                    || (self.policy.request_bytes_max != 0 && bytes > self.policy.request_bytes_max))
-        };
+        let Policy { request_items_max, request_bytes_max, .. } = *self.policy;
         let (mut waiting, mut done) = (vec![piece], Vec::new());
         while let Some(piece) = waiting.pop() {
-            if !too_large(&piece) {
+            let items: u64 = piece.iter().map(|(_, batch)| batch.items).sum();
+            let bytes: usize = piece.iter().map(|(_, batch)| batch.payload.len()).sum();
+            let too_many = request_items_max != 0 && items > request_items_max;
+            let too_long = request_bytes_max != 0 && bytes > request_bytes_max;
+            if items <= 1 || !(too_many || too_long) {
                 done.push(piece);
-            } else if let ([(place, batch)], true) = (piece.as_slice(), self.policy.request_items_max != 0) {
+                continue;
+            }
+            let smaller = match piece.as_slice() {
                 // By whole requests of the largest size rather than by halves, as a Collector's batch processor does.
-                done.extend(split_by_items(batch, self.policy.request_items_max).into_iter().map(|part| vec![(*place, part)]));
-            } else {
-                let smaller = halves(&piece);
-                if smaller.len() < 2 {
-                    done.push(piece);
-                } else {
-                    waiting.extend(smaller.into_iter().rev());
+                [(place, batch)] if too_many => {
+                    split_by_items(batch, request_items_max).into_iter().map(|part| vec![(*place, part)]).collect()
                 }
+                _ => halves(&piece),
+            };
+            if smaller.len() < 2 {
+                done.push(piece);
+            } else {
+                waiting.extend(smaller.into_iter().rev());
             }
         }
         done
@@ -247,7 +260,12 @@ impl Delivery<'_> {
             parts: piece.iter().map(|(_, batch)| batch.clone()).collect(),
         };
         loop {
-            let pass = destination.breaker.pass().await;
+            let passing = destination.breaker(signal).pass();
+            let Some(pass) = before(policy.retry.elapsed_max.and_then(|limit| started.checked_add(limit)), passing).await else {
+                let reason = "the destination has failed all this time";
+                error!(exporter = %destination.id, items = request.items, %signal, reason, "gave up after max_elapsed_time: dropped");
+                return Answer::Settled(Some(DropReason::Expired), request.items);
+            };
             let span = export_span(destination.id.as_str(), signal, request.items);
             let attempt = destination.exporter.export(request.clone()).instrument(span.clone());
             let outcome = match policy.timeout {
@@ -263,7 +281,7 @@ impl Delivery<'_> {
                 return self.answer(outcome, &request);
             };
             span_failed(&span, &reason);
-            let failures = destination.breaker.failures() + 1;
+            let failures = pass.failures().saturating_add(1);
             let backoff = match cause {
                 // Nobody mends a credential within a second.
                 RetryCause::Blocked => policy.retry.max.max(policy.backoff(failures, random())),
@@ -370,7 +388,7 @@ impl Delivery<'_> {
                 warn!(%exporter, pipeline = self.pipeline, reason, "export failed; the data is held and will be retried");
             }
             Change::Silent => {
-                warn!(%exporter, pipeline = self.pipeline, "two attempts in a row got no answer: connections are opened afresh");
+                warn!(%exporter, pipeline = self.pipeline, "attempts in a row got no answer: connections are opened afresh");
             }
             Change::Mended(after) => {
                 info!(%exporter, pipeline = self.pipeline, seconds = after.as_secs(), "the destination takes data again");
@@ -394,6 +412,14 @@ fn halves(piece: &[(usize, Batch)]) -> Vec<Vec<(usize, Batch)>> {
     }
     let (head, tail) = piece.split_at(piece.len() / 2);
     vec![head.to_vec(), tail.to_vec()]
+}
+
+/// What comes before the deadline, where there is one.
+async fn before<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
 }
 
 /// 0..1, for jitter.

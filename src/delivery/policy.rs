@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::consumer::RECORDS_MAX;
 use crate::{
     component::delivery::{BatchWish, Settings, Sizer},
     journal::{LagBound, OnOverflow},
@@ -55,6 +56,10 @@ const REQUEST_BYTES: usize = 1 << 20;
 const FLYING_MAX: usize = 8;
 /// Bounds what lies outside the topic: at a round trip of 20 ms still 200 MB/s.
 const FLYING_BYTES_MAX: usize = 4 << 20;
+/// No interval is shorter, whatever was written: a destination that fails at once must not be called without a pause.
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
+/// Records taken from a topic at once where a batch of many items was asked for.
+const RECORDS_OF_BATCH_MAX: usize = 65_536;
 
 impl Policy {
     /// `lag_bytes`: how far a consumer may fall behind where nothing was written.
@@ -64,10 +69,10 @@ impl Policy {
             timeout: settings.timeout.filter(|timeout| !timeout.is_zero()),
             retry: RetryPolicy {
                 enabled: retry.enabled,
-                initial: retry.initial_interval.0,
+                initial: retry.initial_interval.0.max(RETRY_WAIT_MIN),
                 multiplier: retry.multiplier.max(1.0),
                 randomization: retry.randomization_factor.clamp(0.0, 1.0),
-                max: retry.max_interval.0,
+                max: retry.max_interval.0.max(RETRY_WAIT_MIN),
                 elapsed_max: retry.max_elapsed_time.map(|elapsed| elapsed.0).filter(|elapsed| !elapsed.is_zero()),
             },
             flying_max: FLYING_MAX,
@@ -97,7 +102,8 @@ impl Policy {
         if let Some(consumers) = queue.num_consumers {
             policy.flying_max = usize::try_from(consumers).unwrap_or(usize::MAX).max(1);
         }
-        if let Some(size) = queue.queue_size {
+        // A queue of nothing is none that was asked for: the bound stays what it is where nothing is written.
+        if let Some(size) = queue.queue_size.filter(|size| *size > 0) {
             policy.bound = match queue.sizer.unwrap_or(Sizer::Requests) {
                 Sizer::Requests => LagBound { records: size, ..policy.bound },
                 Sizer::Items => LagBound { items: size, ..LagBound::NONE },
@@ -122,6 +128,14 @@ impl Policy {
             }
         }
         policy
+    }
+
+    /// Records to take from a topic at once: as many as the batch that was asked for may have, each with an item at least.
+    pub fn records_max(&self) -> usize {
+        match self.fill {
+            Fill::WhenIdle => RECORDS_MAX,
+            Fill::Until { items, .. } => usize::try_from(items).unwrap_or(usize::MAX).clamp(RECORDS_MAX, RECORDS_OF_BATCH_MAX),
+        }
     }
 
     /// The wait before attempt `failures + 1`, with `random` in 0..1.

@@ -93,7 +93,7 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
     let destination = Arc::new(Destination {
         id: ComponentId::parse("test").unwrap(),
         exporter: exporter.clone(),
-        breaker: Breaker::default(),
+        breakers: Default::default(),
         metrics: telemetry.exporter("test"),
         dead_letters: Arc::new(DeadLetters::new(&telemetry)),
         health: Arc::new(Health::default()),
@@ -324,6 +324,42 @@ async fn only_a_written_max_elapsed_time_lets_data_expire() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn data_expires_also_while_it_waits_for_its_turn() {
+    let mut policy = policy();
+    policy.retry.elapsed_max = Some(Duration::from_secs(10));
+    let rig = rig(Scripted::default(), policy, false);
+    let [traces, ..] = &rig.destination.breakers;
+    traces.pass().await.judge(breaker::Verdict::Fails { wait: Duration::from_hours(1), timed_out: false });
+    let started = Instant::now();
+    rig.put(0, 3);
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!((requests.len(), books.dropped[DropReason::Expired as usize], started.elapsed().as_secs()), (0, 3, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_many_small_records_is_not_cut() {
+    let wish =
+        BatchWish { send_batch_size: 2000, send_batch_max_size: 0, timeout: Duration::from_secs(1), splits_by_context: false };
+    let rig = rig(Scripted::default(), Policy::of(&Settings::default(), Some(wish), 1 << 30), false);
+    for _ in 0..2000 {
+        rig.put(0, 1);
+    }
+    let (_, requests, _) = rig.finish().await;
+    assert_eq!(requests.iter().map(|request| request.items).collect::<Vec<_>>(), [2000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_and_bytes_of_a_request_are_bounded_together() {
+    let mut policy = policy();
+    (policy.request_items_max, policy.request_bytes_max) = (50, 400);
+    let rig = rig(Scripted::default(), policy, false);
+    rig.put(0, 120);
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!(books.delivered, 120);
+    assert!(requests.iter().all(|request| request.items <= 50 && request.bytes <= 400), "{requests:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backend_without_the_signal_is_told_apart() {
     let judge = |_: &Request| Outcome::Unsupported { message: "unknown service".to_owned() };
     let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
@@ -340,6 +376,17 @@ async fn two_timeouts_in_a_row_open_connections_afresh() {
     let exporter = rig.exporter.clone();
     let (_, _, books) = rig.finish().await;
     assert_eq!((books.delivered, exporter.reconnects.load(Ordering::Relaxed)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_fails_does_not_stop_the_others() {
+    let rig = rig(Scripted::default(), policy(), false);
+    let [_, _, logs] = &rig.destination.breakers;
+    logs.pass().await.judge(breaker::Verdict::Fails { wait: Duration::from_hours(1), timed_out: false });
+    let started = Instant::now();
+    rig.put(0, 3);
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, started.elapsed().as_secs()), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -366,7 +413,23 @@ fn what_a_person_wrote_keeps_its_meaning() {
     assert_eq!(queue(Queue { enabled: false, ..Queue::default() }).on_overflow, crate::journal::OnOverflow::HoldDoor);
     assert_eq!(queue(Queue { block_on_overflow: true, ..Queue::default() }).on_overflow, crate::journal::OnOverflow::HoldDoor);
     assert_eq!(queue(Queue { num_consumers: Some(3), ..Queue::default() }).flying_max, 3);
+    assert_eq!(queue(Queue { queue_size: Some(0), ..Queue::default() }).bound.bytes, 64);
+    let none = Queue { queue_size: Some(0), sizer: Some(Sizer::Bytes), ..Queue::default() };
+    assert_eq!(queue(none).bound, crate::journal::LagBound { bytes: 64, ..crate::journal::LagBound::NONE });
     assert_eq!(policy().retry.elapsed_max, None);
+}
+
+#[test]
+fn there_is_always_a_pause_between_attempts() {
+    let none = crate::config::GoDuration(Duration::ZERO);
+    let usual = crate::component::delivery::Retry::default();
+    for retry in [
+        crate::component::delivery::Retry { initial_interval: none, ..usual.clone() },
+        crate::component::delivery::Retry { max_interval: none, ..usual },
+    ] {
+        let policy = Policy::of(&Settings { retry, ..Settings::default() }, None, 64);
+        assert!(policy.backoff(1, 0.5) >= Duration::from_millis(100), "{:?}", policy.retry);
+    }
 }
 
 #[test]

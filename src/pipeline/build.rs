@@ -15,7 +15,7 @@ use crate::{
         ReadyReceiver, Receiver, Tables,
     },
     config::Diagnostics,
-    delivery::{Breaker, Chain, Consumer, DeadLetters, Destination, Policy, SharedConnector, Stage},
+    delivery::{Chain, Consumer, DeadLetters, Destination, Policy, SharedConnector, Stage},
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
@@ -221,7 +221,7 @@ impl Read {
             exporters.push(Arc::new(Destination {
                 id: id.clone(),
                 exporter,
-                breaker: Breaker::default(),
+                breakers: Default::default(),
                 metrics: around.telemetry.exporter(id.as_str()),
                 dead_letters: dead_letters.clone(),
                 health: around.health.clone(),
