@@ -31,26 +31,34 @@ pub struct Stage {
 /// Processors in order; shared by the consumers of one pipeline.
 pub struct Chain {
     stages: Vec<Stage>,
+    consumers: usize,
     shared: Option<Mutex<Shared>>,
 }
 
 /// What the consumers of one pipeline have in common.
 #[derive(Default)]
 struct Shared {
-    recent: VecDeque<(Position, Chained)>,
+    recent: VecDeque<Recent>,
     bytes: usize,
     /// The highest offset computed so far, by topic and shard: only what is new is counted.
     counted: Vec<(Position, u64)>,
 }
 
-/// Results kept for the other consumers.
+struct Recent {
+    position: Position,
+    result: Chained,
+    /// Consumers that have not taken it yet: after the last one it goes, and with it its hold on the door's room.
+    left: usize,
+}
+
+/// Results kept for the other consumers; one that lags or skips must not make them more.
 const RECENT_MAX: usize = 64;
 const RECENT_BYTES_MAX: usize = 4 << 20;
 
 impl Chain {
     pub fn new(stages: Vec<Stage>, consumers: usize) -> Self {
         let shared = (!stages.is_empty() && consumers > 1).then(Mutex::default);
-        Self { stages, shared }
+        Self { stages, consumers, shared }
     }
 
     pub fn run(&self, record: &Record) -> Chained {
@@ -60,18 +68,25 @@ impl Chain {
         let Some(shared) = &self.shared else { return self.compute(record, true) };
         let new = {
             let mut shared = shared.lock();
-            if let Some((_, known)) = shared.recent.iter().find(|(position, _)| *position == record.position) {
-                return known.clone();
+            if let Some(known) = shared.take(record.position) {
+                return known;
             }
             shared.count(record.position)
         };
         let result = self.compute(record, new);
         let mut shared = shared.lock();
-        shared.bytes += result.batch.as_ref().map_or(0, |batch| batch.payload.len());
-        shared.recent.push_back((record.position, result.clone()));
+        // Two that computed it at once: the first one's is kept already.
+        if shared.take(record.position).is_none() {
+            shared.bytes += result.bytes();
+            shared.recent.push_back(Recent {
+                position: record.position,
+                result: result.clone(),
+                left: self.consumers.saturating_sub(1),
+            });
+        }
         while shared.recent.len() > RECENT_MAX || (shared.bytes > RECENT_BYTES_MAX && shared.recent.len() > 1) {
-            let Some((_, old)) = shared.recent.pop_front() else { break };
-            shared.bytes = shared.bytes.saturating_sub(old.batch.map_or(0, |batch| batch.payload.len()));
+            let Some(old) = shared.recent.pop_front() else { break };
+            shared.bytes = shared.bytes.saturating_sub(old.result.bytes());
         }
         result
     }
@@ -100,7 +115,26 @@ impl Chain {
     }
 }
 
+impl Chained {
+    fn bytes(&self) -> usize {
+        self.batch.as_ref().map_or(0, |batch| batch.payload.len())
+    }
+}
+
 impl Shared {
+    /// What another consumer computed for this position.
+    fn take(&mut self, position: Position) -> Option<Chained> {
+        let at = self.recent.iter().position(|recent| recent.position == position)?;
+        let recent = self.recent.get_mut(at)?;
+        recent.left = recent.left.saturating_sub(1);
+        if recent.left > 0 {
+            return Some(recent.result.clone());
+        }
+        let recent = self.recent.remove(at)?;
+        self.bytes = self.bytes.saturating_sub(recent.result.bytes());
+        Some(recent.result)
+    }
+
     /// Whether this position was not computed before.
     fn count(&mut self, position: Position) -> bool {
         match self.counted.iter_mut().find(|(known, _)| known.topic == position.topic && known.shard == position.shard) {
@@ -114,5 +148,43 @@ impl Shared {
                 true
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        door::Budget,
+        internal_telemetry::Telemetry,
+        journal::{SourceId, TopicId},
+        signal::{Signal, UnixNanos},
+    };
+
+    struct Same;
+
+    impl Processor for Same {
+        fn process(&self, batch: Batch, _received: UnixNanos) -> Processed {
+            Processed::Keep(batch)
+        }
+    }
+
+    #[test]
+    fn a_shared_result_goes_with_the_last_consumer_that_took_it() {
+        let budget = Budget::new(100);
+        let metrics = Telemetry::default().processor("same", Signal::Traces);
+        let chain = Chain::new(vec![Stage { processor: Arc::new(Same), metrics }], 3);
+        let payload = budget.try_take(60).unwrap().bind(Bytes::from_static(b"abc"));
+        let batch = Batch { signal: Signal::Traces, payload, items: 1, context: Arc::default(), index: None };
+        let position = Position { topic: TopicId(0), shard: 0, offset: 7 };
+        let record = Record { position, source: SourceId(0), received: UnixNanos(1), batch, derived_from: None };
+        for _ in 0..3 {
+            assert!(chain.run(&record).batch.is_some());
+        }
+        drop(record);
+        assert_eq!(budget.used(), 0);
+        assert_eq!(chain.shared.unwrap().lock().bytes, 0);
     }
 }

@@ -1,9 +1,12 @@
 //! Data that a backend refused for good: kept for a look, within bounds, with the reason.
 //!
-//! Full: the oldest letters make room; they were counted `dropped{rejected}` when they came.
+//! Full: the oldest letters make room; they were counted `dropped{rejected}` when they came. A letter larger than all the room is not kept.
+//!
+//! A letter has a copy of its payload: the bytes as they came in belong to the door's budget, which letters must not hold for days.
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
 use tracing::warn;
@@ -40,7 +43,7 @@ impl DeadLetters {
         }
     }
 
-    pub fn put(&self, letter: Letter) {
+    pub fn put(&self, mut letter: Letter) {
         warn!(
             exporter = %letter.exporter,
             signal = %letter.batch.signal,
@@ -48,11 +51,17 @@ impl DeadLetters {
             reason = letter.message,
             "the backend refused data for good; it is in the dead letters and will not be sent again"
         );
+        if letter.batch.payload.len() > BYTES_MAX {
+            self.evicted.inc();
+            return;
+        }
+        letter.batch.payload = Bytes::copy_from_slice(&letter.batch.payload);
+        letter.batch.index = None;
         let mut guard = self.letters.lock();
         let (letters, bytes) = &mut *guard;
         *bytes += letter.batch.payload.len();
         letters.push_back(letter);
-        while letters.len() > LETTERS_MAX || (*bytes > BYTES_MAX && !letters.is_empty()) {
+        while letters.len() > LETTERS_MAX || *bytes > BYTES_MAX {
             let Some(old) = letters.pop_front() else { break };
             *bytes = bytes.saturating_sub(old.batch.payload.len());
             self.evicted.inc();
@@ -63,5 +72,34 @@ impl DeadLetters {
     /// A copy of what is kept, oldest first.
     pub fn letters(&self) -> Vec<Letter> {
         self.letters.lock().0.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{door::Budget, signal::Signal};
+
+    fn letter(payload: Bytes) -> Letter {
+        let batch = Batch { signal: Signal::Traces, payload, items: 1, context: Arc::default(), index: None };
+        Letter { exporter: ComponentId::parse("test").unwrap(), batch, message: "no".to_owned() }
+    }
+
+    #[test]
+    fn letters_do_not_hold_the_doors_room() {
+        let (budget, letters) = (Budget::new(100), DeadLetters::new(&Telemetry::default()));
+        letters.put(letter(budget.try_take(60).unwrap().bind(Bytes::from_static(b"abc"))));
+        assert_eq!(budget.used(), 0);
+        assert_eq!(letters.letters()[0].batch.payload, "abc");
+    }
+
+    #[test]
+    fn a_letter_larger_than_all_the_room_does_not_push_the_others_out() {
+        let letters = DeadLetters::new(&Telemetry::default());
+        letters.put(letter(Bytes::from_static(b"abc")));
+        letters.put(letter(vec![0; BYTES_MAX + 1].into()));
+        assert_eq!(letters.letters().len(), 1);
     }
 }
