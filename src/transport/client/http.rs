@@ -23,7 +23,12 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{ConnectError, Connector, Keepalive, Message, connect::Opened, grpc::CallError, link::Link};
+use super::{
+    ConnectError, Connector, Keepalive, Message,
+    connect::Opened,
+    grpc::CallError,
+    link::{Link, spawn},
+};
 
 /// Most of an answer that is read.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -170,12 +175,9 @@ impl Client {
             .handshake(TokioIo::new(opened.io))
             .await
             .map_err(|error| ConnectError::Network { name: self.name(), reason: error.to_string() })?;
-        let mut tasks = self.tasks.lock();
-        // Finished connections are collected here, so that the set stays as small as what runs.
-        while tasks.try_join_next().is_some() {}
         let why = Arc::new(Mutex::new(None));
         let told = why.clone();
-        tasks.spawn(async move {
+        spawn(&self.tasks, async move {
             *told.lock() = connection.await.err().map(|error| because(&error));
         });
         Ok(First { sender, why })

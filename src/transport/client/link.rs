@@ -81,6 +81,13 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Spawns beside what runs already. Finished tasks are collected here, so that the set stays as small as what runs.
+pub(super) fn spawn(tasks: &Mutex<JoinSet<()>>, task: impl Future<Output = ()> + Send + 'static) {
+    let mut tasks = tasks.lock();
+    while tasks.try_join_next().is_some() {}
+    tasks.spawn(task);
+}
+
 impl Link {
     /// Speaks HTTP/2 on a fresh connection and spawns its driver.
     pub(super) async fn establish(
@@ -100,10 +107,7 @@ impl Link {
         let pulse = Arc::new(Pulse::default());
         let stop = CancellationToken::new();
         let driver = drive(connection, keepalive, pulse.clone(), stop.clone());
-        let mut tasks = tasks.lock();
-        // Finished drivers are collected here, so that the set stays as small as what runs.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(driver);
+        spawn(tasks, driver);
         Ok(Self { sender, pulse, _stop: stop.drop_guard() })
     }
 

@@ -12,7 +12,11 @@ use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::Shared;
-use crate::transport::client::{ConnectError, connect::Address, link::Link};
+use crate::transport::client::{
+    ConnectError,
+    connect::Address,
+    link::{Link, spawn},
+};
 
 /// A name that is spread over its addresses is looked up again after this long.
 const LOOK_UP_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -187,7 +191,7 @@ pub(super) async fn link(shared: &Arc<Shared>, tasks: &Arc<Mutex<JoinSet<()>>>) 
     if stale {
         shared.slots.lock().looking_up = true;
         let shared = shared.clone();
-        tasks.lock().spawn(async move {
+        spawn(tasks, async move {
             let found = shared.connector.addresses().await;
             let mut slots = shared.slots.lock();
             slots.looking_up = false;
@@ -201,7 +205,7 @@ pub(super) async fn link(shared: &Arc<Shared>, tasks: &Arc<Mutex<JoinSet<()>>>) 
     for slot in idle {
         if slot.opening.try_lock().is_ok() {
             let (shared, all) = (shared.clone(), tasks.clone());
-            tasks.lock().spawn(async move {
+            spawn(tasks, async move {
                 // Its error is kept in the slot, where the next caller without a connection finds it.
                 drop(slot.open(&shared, &all).await);
             });
@@ -227,4 +231,34 @@ async fn first_of_all(shared: &Arc<Shared>, tasks: &Mutex<JoinSet<()>>) -> Resul
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{
+        client::{
+            Connector, Endpoint, ProxyRules,
+            grpc::Channel,
+            testing::{H2Sink, Names, Reply},
+        },
+        tls::client::TlsClientSettings,
+    };
+
+    #[tokio::test]
+    async fn tasks_that_looked_a_name_up_are_collected() {
+        let sink = H2Sink::start(|_| Reply::ok()).await;
+        let endpoint = Endpoint::grpc("dns:///backend.test:4317").unwrap();
+        let tls = TlsClientSettings { insecure: true, ..TlsClientSettings::default() };
+        let connector = Connector::grpc(endpoint, &tls, &ProxyRules::default()).unwrap();
+        let names = Names::of([("backend.test", vec![sink.address])]);
+        let channel = Channel::new(connector.with_resolver(names), None, false);
+        for _ in 0..50 {
+            link(&channel.shared, &channel.tasks).await.unwrap();
+            channel.shared.slots.lock().looked_up = None;
+            tokio::task::yield_now().await;
+        }
+        // The connection's own, and the last look-up.
+        assert!(channel.tasks.lock().len() <= 3, "{} tasks", channel.tasks.lock().len());
+    }
 }
