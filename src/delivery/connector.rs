@@ -1,14 +1,17 @@
 //! Drives a connector: records in, derived records out to its own topics.
 //!
 //! Full: when a topic it appends to has no room, it waits, and its own topic with it; it never skips.
+//! Lost: a record on which a processor or the connector panics goes to the dead letters.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::error;
 
 use super::{
-    Consumer,
+    Consumer, DeadLetters, Letter,
+    caught::caught,
     consumer::{LINGER, LITTLE, RECORDS_MAX},
 };
 use crate::{
@@ -23,6 +26,7 @@ pub struct SharedConnector {
     pub source: SourceId,
     /// One a signal that some pipeline takes from it.
     pub outputs: Vec<Arc<Topic>>,
+    pub dead_letters: Arc<DeadLetters>,
     pub clock: Clock,
     pub flush_interval: Option<Duration>,
 }
@@ -39,8 +43,23 @@ impl SharedConnector {
         }
     }
 
-    /// Flushes each interval until `stop`, then once more.
-    pub async fn run_flushes(self: Arc<Self>, stop: Shutdown) {
+    fn flush(&self, derived: &mut Vec<Derived>) {
+        if let Err(reason) = caught(|| self.connector.lock().flush(self.clock.now(), derived)) {
+            error!(reason, "a connector could not flush");
+            derived.clear();
+        }
+    }
+
+    /// Flushes each interval until `stop`, then once more; `abort` ends that, too.
+    pub async fn run_flushes(self: Arc<Self>, stop: Shutdown, abort: Shutdown) {
+        tokio::select! {
+            biased;
+            () = abort.cancelled() => {}
+            () = self.flush_until(stop) => {}
+        }
+    }
+
+    async fn flush_until(&self, stop: Shutdown) {
         let mut derived = Vec::new();
         if let Some(every) = self.flush_interval.filter(|every| !every.is_zero()) {
             let mut ticks = interval(every);
@@ -50,7 +69,7 @@ impl SharedConnector {
                 tokio::select! {
                     () = stop.cancelled() => break,
                     _ = ticks.tick() => {
-                        self.connector.lock().flush(self.clock.now(), &mut derived);
+                        self.flush(&mut derived);
                         self.append(&mut derived, None).await;
                     }
                 }
@@ -58,34 +77,40 @@ impl SharedConnector {
         } else {
             stop.cancelled().await;
         }
-        self.connector.lock().flush(self.clock.now(), &mut derived);
+        self.flush(&mut derived);
         self.append(&mut derived, None).await;
     }
 }
 
-/// Reads one pipeline's records into the connector until `drain` fires and all is read, or `abort` fires.
-pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Shutdown, abort: Shutdown) {
+/// Reads one pipeline's records into the connector until `drain` fires and all is read, or `abort` fires. Returns the items that were given
+/// up then.
+pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Shutdown, abort: Shutdown) -> u64 {
     let mut records: Vec<Record> = Vec::new();
     let mut derived = Vec::new();
-    loop {
+    'reading: loop {
+        // Looked at afresh each time: what was appended before `drain` fired is read.
+        let draining = drain.is_cancelled();
+        if draining && !consumer.cursor.has_unread() {
+            break;
+        }
         tokio::select! {
+            biased;
             () = abort.cancelled() => break,
+            () = drain.cancelled(), if !draining => continue,
             () = consumer.cursor.ready() => {}
-            () = drain.cancelled(), if !consumer.cursor.has_unread() => break,
         }
         consumer.cursor.read(RECORDS_MAX, READ_BYTES, &mut records);
         let mut bytes = 0;
         for record in records.drain(..) {
             bytes += record.batch.payload.len();
-            let (position, items) = (record.position, record.batch.items);
-            let chained = consumer.chain.run(&record);
-            let mut settled = Settled::dropped(DropReason::Processor, chained.dropped);
-            if let Some(batch) = chained.batch {
-                settled.delivered = items.saturating_sub(chained.dropped);
-                shared.connector.lock().consume(&Record { batch, ..record }, &mut derived);
-            }
+            let position = record.position;
+            let settled = take(&consumer, &shared, record, &mut derived);
             if !derived.is_empty() {
-                shared.append(&mut derived, Some(position)).await;
+                tokio::select! {
+                    biased;
+                    () = abort.cancelled() => break 'reading,
+                    () = shared.append(&mut derived, Some(position)) => {}
+                }
             }
             consumer.cursor.settle(position, &settled);
         }
@@ -93,5 +118,147 @@ pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Sh
             sleep(LINGER).await;
         }
     }
-    consumer.cursor.abandon(DropReason::Shutdown);
+    consumer.cursor.abandon(DropReason::Shutdown)
+}
+
+/// What became of one record.
+fn take(consumer: &Consumer, shared: &SharedConnector, record: Record, derived: &mut Vec<Derived>) -> Settled {
+    let whole = record.batch.clone();
+    let taken = caught(|| {
+        let chained = consumer.chain.run(&record);
+        let mut settled = Settled::dropped(DropReason::Processor, chained.dropped);
+        if let Some(batch) = chained.batch {
+            settled.delivered = whole.items.saturating_sub(chained.dropped);
+            shared.connector.lock().consume(&Record { batch, ..record }, derived);
+        }
+        settled
+    });
+    taken.unwrap_or_else(|reason| {
+        derived.clear();
+        let items = whole.items;
+        shared.dead_letters.put(Letter { exporter: consumer.id.clone(), batch: whole, message: reason });
+        Settled::dropped(DropReason::Rejected, items)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::{
+        delivery::Chain,
+        internal_telemetry::Telemetry,
+        journal::{Accounts, Appending, LagBound, MemoryShard, OnOverflow, Sources, Subscriber, TopicId},
+        signal::{Batch, ComponentId, Signal, UnixNanos},
+    };
+
+    /// Passes on what it is given; panics at 13 items.
+    struct Forward;
+
+    impl Connector for Forward {
+        fn consume(&mut self, record: &Record, out: &mut Vec<Derived>) {
+            assert!(record.batch.items != 13, "13 is not taken");
+            out.push(Derived { batch: record.batch.clone(), received: record.received });
+        }
+    }
+
+    fn topic(number: u16) -> Arc<Topic> {
+        let id = TopicId(number);
+        Arc::new(Topic::new(id, "traces".to_owned(), Signal::Traces, 1, |shard, room| {
+            Arc::new(MemoryShard::new(id, shard, 8 << 20, room))
+        }))
+    }
+
+    fn subscriber(bound: LagBound) -> Subscriber {
+        let sources = Sources::of([SourceId(0)]);
+        Subscriber { name: "test".into(), sources, bound, on_overflow: OnOverflow::HoldDoor }
+    }
+
+    fn put(topic: &Topic, items: u64) {
+        let payload = vec![0; 10].into();
+        let batch = Batch { signal: Signal::Traces, payload, items, context: Arc::default(), index: None };
+        let new = NewRecord { source: SourceId(0), received: UnixNanos(1), batch, derived_from: None };
+        assert!(matches!(topic.append_now(0, new), Ok(Appending::Done { .. })));
+    }
+
+    struct Rig {
+        input: Arc<Topic>,
+        letters: Arc<DeadLetters>,
+        accounts: Accounts,
+        drain: Shutdown,
+        abort: Shutdown,
+        task: JoinHandle<u64>,
+    }
+
+    /// A connector between two topics; the second is read by nobody and takes so many records (0: any number).
+    #[expect(clippy::disallowed_methods, reason = "the rig owns the task and awaits it")]
+    fn rig(output_records: u64) -> Rig {
+        let (input, output) = (topic(0), topic(1));
+        let cursor = input.cursor(&subscriber(LagBound::NONE));
+        drop(output.cursor(&subscriber(LagBound { records: output_records, ..LagBound::NONE })));
+        let letters = Arc::new(DeadLetters::new(&Telemetry::default()));
+        let shared = Arc::new(SharedConnector {
+            connector: Mutex::new(Box::new(Forward)),
+            source: SourceId(0),
+            outputs: vec![output],
+            dead_letters: letters.clone(),
+            clock: Clock::new(|| UnixNanos(1)),
+            flush_interval: None,
+        });
+        let accounts = cursor.accounts();
+        let consumer = Consumer {
+            pipeline: "traces".into(),
+            id: ComponentId::parse("test").unwrap(),
+            signal: Signal::Traces,
+            cursor,
+            chain: Arc::new(Chain::new(Vec::new(), 1)),
+            depth: 0,
+        };
+        let (drain, abort) = (Shutdown::new(), Shutdown::new());
+        let task = tokio::spawn(run(consumer, shared, drain.clone(), abort.clone()));
+        Rig { input, letters, accounts, drain, abort, task }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_just_before_the_end_is_read() {
+        // The old order of things went wrong by chance.
+        for _ in 0..50 {
+            let rig = rig(0);
+            sleep(Duration::from_millis(5)).await;
+            rig.drain.cancel();
+            put(&rig.input, 3);
+            assert_eq!(rig.task.await.unwrap(), 0);
+            assert_eq!(rig.accounts.books().delivered, 3);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_up_is_told() {
+        let rig = rig(1);
+        for items in [1, 2, 4, 8] {
+            put(&rig.input, items);
+        }
+        sleep(Duration::from_secs(1)).await;
+        rig.drain.cancel();
+        rig.abort.cancel();
+        let given_up = tokio::time::timeout(Duration::from_secs(1), rig.task).await.unwrap().unwrap();
+        let books = rig.accounts.books();
+        assert_eq!((given_up, books.delivered, books.dropped[DropReason::Shutdown as usize]), (12, 3, 12));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_on_which_the_connector_panics_goes_to_the_dead_letters() {
+        let rig = rig(0);
+        for items in [1, 13, 2] {
+            put(&rig.input, items);
+        }
+        sleep(Duration::from_millis(5)).await;
+        rig.drain.cancel();
+        assert_eq!(rig.task.await.unwrap(), 0);
+        let books = rig.accounts.books();
+        assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (3, 13));
+        let told: Vec<String> = rig.letters.letters().into_iter().map(|letter| letter.message).collect();
+        assert_eq!(told, ["panic: 13 is not taken"]);
+    }
 }

@@ -49,7 +49,7 @@ impl DeadLetters {
             signal = %letter.batch.signal,
             items = letter.batch.items,
             reason = letter.message,
-            "the backend refused data for good; it is in the dead letters and will not be sent again"
+            "refused for good; it is in the dead letters and will not be sent again"
         );
         if letter.batch.payload.len() > BYTES_MAX {
             self.evicted.inc();

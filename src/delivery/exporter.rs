@@ -9,12 +9,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Instrument, error, info, warn};
 
 use super::{
     Breaker, Consumer, DeadLetters, Fill, Letter, Policy,
     breaker::{Change, Verdict},
+    caught::{caught, caught_async},
     consumer::{LINGER, LITTLE},
 };
 use crate::{
@@ -156,7 +157,15 @@ fn gather(consumer: &mut Consumer, destination: &Destination, policy: &Policy, r
     let mut requests: Vec<Shares> = Vec::new();
     let (mut bytes, mut items) = (0, 0);
     for record in records.drain(..) {
-        let chained = consumer.chain.run(&record);
+        let chained = match caught(|| consumer.chain.run(&record)) {
+            Ok(chained) => chained,
+            Err(message) => {
+                let Record { position, batch, .. } = record;
+                consumer.cursor.settle(position, &Settled::dropped(DropReason::Rejected, batch.items));
+                destination.dead_letters.put(Letter { exporter: destination.id.clone(), batch, message });
+                continue;
+            }
+        };
         let Some(batch) = chained.batch else {
             consumer.cursor.settle(record.position, &Settled::dropped(DropReason::Processor, chained.dropped));
             continue;
@@ -267,15 +276,15 @@ impl Delivery<'_> {
                 return Answer::Settled(Some(DropReason::Expired), request.items);
             };
             let span = export_span(destination.id.as_str(), signal, request.items);
-            let attempt = destination.exporter.export(request.clone()).instrument(span.clone());
-            let outcome = match policy.timeout {
-                Some(limit) => tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Outcome::Retry {
-                    reason: format!("no answer within {limit:?}"),
-                    after: None,
-                    cause: RetryCause::Timeout,
+            let attempt = caught_async(async { destination.exporter.export(request.clone()).await }.instrument(span.clone()));
+            let ended = match policy.timeout {
+                Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
+                    let reason = format!("no answer within {limit:?}");
+                    Ok(Outcome::Retry { reason, after: None, cause: RetryCause::Timeout })
                 }),
                 None => attempt.await,
             };
+            let outcome = ended.unwrap_or_else(|message| Outcome::Rejected { message });
             let Outcome::Retry { reason, after, cause } = outcome else {
                 self.note(pass.judge(Verdict::Works), "");
                 return self.answer(outcome, &request);

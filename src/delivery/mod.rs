@@ -8,6 +8,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod breaker;
+mod caught;
 mod chain;
 pub mod connector;
 mod consumer;

@@ -258,6 +258,22 @@ async fn one_poisonous_record_does_not_take_its_neighbours_along() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_on_which_the_exporter_panics_goes_to_the_dead_letters() {
+    let judge = |request: &Request| {
+        assert!(request.parts.iter().all(|part| part.items != 13), "13 is not taken");
+        Outcome::DELIVERED
+    };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
+    for items in [1, 2, 13, 4, 5] {
+        rig.put(0, items);
+    }
+    let letters = rig.destination.dead_letters.clone();
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (12, 13));
+    assert_eq!(letters.letters().iter().map(|letter| letter.message.clone()).collect::<Vec<_>>(), ["panic: 13 is not taken"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_large_is_split_until_it_fits() {
     let judge = |request: &Request| {
         if request.items > 10 { Outcome::TooLarge { message: "10 at most".to_owned(), limit: None } } else { Outcome::DELIVERED }

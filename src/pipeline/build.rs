@@ -252,6 +252,7 @@ impl Read {
                 connector: Mutex::new(built.connector),
                 source: source(&planned.id),
                 outputs,
+                dead_letters: dead_letters.clone(),
                 clock: around.clock.clone(),
                 flush_interval: built.flush_interval,
             };

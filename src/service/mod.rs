@@ -4,6 +4,7 @@
 //! Stop:  receivers answer what they are receiving and close; connectors read to the end and flush; exporters deliver what is held, for
 //!        as long as the drain timeout leaves; what is left then is counted and said.
 
+mod ends;
 mod ingest;
 mod own_page;
 mod stages;
@@ -17,27 +18,19 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    delivery::{connector, exporter},
+    delivery::{Consumer, connector, exporter},
     door::{self, Door},
-    journal::Accounts,
     otlp::ScanLimits,
     pipeline::{Entry, Failed, Graph, Surroundings},
     runtime::{BuildError, Health, Shutdown, State, Task},
-    signal::{ComponentId, Signal},
+    signal::ComponentId,
 };
 
+pub use ends::Undelivered;
+use ends::{Account, Done, to_its_end};
 use ingest::Ingest;
 pub use own_page::serve_page;
-pub use stages::Stages;
-
-/// Items that one consumer still held at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Undelivered {
-    pub pipeline: String,
-    pub component: ComponentId,
-    pub signal: Signal,
-    pub items: u64,
-}
+use stages::Stages;
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -49,6 +42,8 @@ pub struct Ended {
 
 /// How long receivers may take to answer what they are receiving.
 const RECEIVERS_GRACE: Duration = Duration::from_secs(5);
+/// How long connectors that were told to give up may take to do so.
+const CONNECTORS_GRACE: Duration = Duration::from_secs(1);
 
 /// Everything that runs.
 pub struct Running {
@@ -56,14 +51,21 @@ pub struct Running {
     stop_receivers: Shutdown,
     stop_servers: Shutdown,
     drain_exporters: Shutdown,
+    abort_connectors: Shutdown,
     abort: Shutdown,
     receivers: JoinSet<Result<(), String>>,
     /// Pages, health checks: they answer until the end.
     servers: JoinSet<Result<(), String>>,
     connectors: Stages,
-    exporters: JoinSet<Undelivered>,
+    exporters: JoinSet<Done>,
+    /// Consumers of exporters that ended.
+    done: Vec<Done>,
     destinations: Vec<Arc<crate::delivery::Destination>>,
-    accounts: Vec<(Arc<str>, ComponentId, Signal, Accounts)>,
+    accounts: Vec<Account>,
+}
+
+fn account_of(consumer: &Consumer) -> Account {
+    (consumer.pipeline.clone(), consumer.id.clone(), consumer.signal, consumer.cursor.accounts())
 }
 
 fn named(kind: &'static str, id: &ComponentId, task: Task) -> impl Future<Output = Result<(), String>> + Send + use<> {
@@ -79,11 +81,13 @@ impl Running {
             stop_receivers: Shutdown::new(),
             stop_servers: Shutdown::new(),
             drain_exporters: Shutdown::new(),
+            abort_connectors: Shutdown::new(),
             abort: Shutdown::new(),
             receivers: JoinSet::new(),
             servers: JoinSet::new(),
             connectors: Stages::default(),
             exporters: JoinSet::new(),
+            done: Vec::new(),
             destinations: graph.exporters.clone(),
             accounts: graph.accounts,
         };
@@ -105,19 +109,20 @@ impl Running {
         for (consumer, destination, policy) in graph.exporter_consumers {
             let (drain, abort) = (running.drain_exporters.clone(), running.abort.clone());
             running.health.report(Some(&consumer.pipeline), &consumer.id, State::Ok);
-            running.exporters.spawn(async move {
-                let (pipeline, component, signal) = (consumer.pipeline.to_string(), consumer.id.clone(), consumer.signal);
-                let items = exporter::run(consumer, destination, policy, drain, abort).await;
-                Undelivered { pipeline, component, signal, items }
-            });
+            running
+                .exporters
+                .spawn(to_its_end(account_of(&consumer), exporter::run(consumer, destination, policy, drain, abort)));
         }
         for (consumer, shared) in graph.connector_consumers {
             running.health.report(Some(&consumer.pipeline), &consumer.id, State::Ok);
-            let (depth, abort) = (consumer.depth, running.abort.clone());
-            running.connectors.consumer(depth, |drain| connector::run(consumer, shared, drain, abort));
+            let (depth, abort) = (consumer.depth, running.abort_connectors.clone());
+            running
+                .connectors
+                .consumer(depth, |drain| to_its_end(account_of(&consumer), connector::run(consumer, shared, drain, abort)));
         }
         for (depth, shared) in graph.connectors {
-            running.connectors.flusher(depth, |stop| shared.run_flushes(stop));
+            let abort = running.abort_connectors.clone();
+            running.connectors.flusher(depth, |stop| shared.run_flushes(stop, abort));
         }
         for entry in graph.entries {
             let Entry { id, source, receiver, topics } = entry;
@@ -146,8 +151,13 @@ impl Running {
             Some(ended) = self.servers.join_next() => ended,
             Some(ended) = self.exporters.join_next() => {
                 return match ended {
-                    Ok(consumer) => format!("the consumer {} in pipeline {} ended by itself", consumer.component, consumer.pipeline),
-                    Err(error) => format!("an exporter's consumer panicked: {error}"),
+                    Ok(done) => {
+                        let how = if done.panicked { "panicked" } else { "ended by itself" };
+                        let broken = format!("the consumer {} in pipeline {} {how}", done.left.component, done.left.pipeline);
+                        self.done.push(done);
+                        broken
+                    }
+                    Err(error) => format!("an exporter's consumer ended: {error}"),
                 };
             }
             broken = self.connectors.broke() => return broken,
@@ -184,38 +194,52 @@ impl Running {
         let connectors = self.connectors.drain();
         if tokio::select! { done = timeout_at(deadline, connectors) => done.is_err(), () = hurry.cancelled() => true } {
             warn!("connectors had not read everything when time was up");
+            self.abort_connectors.cancel();
+            // What they made until then is the exporters' to account for.
+            drop(timeout_at(Instant::now() + CONNECTORS_GRACE, self.connectors.drain()).await);
         }
         self.drain_exporters.cancel();
-        let mut left = Vec::new();
+        let mut done = std::mem::take(&mut self.done);
+        done.append(&mut self.connectors.done);
         let exporters = async {
-            while let Some(done) = self.exporters.join_next().await {
-                left.push(done);
+            while let Some(ended) = self.exporters.join_next().await {
+                done.extend(ended);
             }
         };
         let cut = tokio::select! { done = timeout_at(deadline, exporters) => done.is_err(), () = hurry.cancelled() => true };
         if cut {
             self.abort.cancel();
-            while let Some(done) = self.exporters.join_next().await {
-                left.push(done);
+            while let Some(ended) = self.exporters.join_next().await {
+                done.extend(ended);
             }
         }
-        for done in left {
-            match done {
-                Ok(undelivered) if undelivered.items == 0 => {}
-                Ok(undelivered) => {
-                    error!(
-                        exporter = %undelivered.component,
-                        pipeline = undelivered.pipeline,
-                        signal = %undelivered.signal,
-                        items = undelivered.items,
-                        "not delivered before the end: these items were accepted and are lost with this process"
-                    );
-                    ended.undelivered.push(undelivered);
-                }
-                Err(error) => {
-                    error!(%error, "an exporter's consumer panicked");
-                    ended.broken = true;
-                }
+        // A connector that did not even give up in time.
+        for (pipeline, component, signal, accounts) in &self.accounts {
+            let is_told = done.iter().any(|done| *done.left.pipeline == **pipeline && done.left.component == *component);
+            if !is_told {
+                let left = Undelivered {
+                    pipeline: pipeline.to_string(),
+                    component: component.clone(),
+                    signal: *signal,
+                    items: accounts.books().held,
+                };
+                done.push(Done { left, panicked: false });
+            }
+        }
+        for Done { left, panicked } in done {
+            if panicked {
+                error!(component = %left.component, pipeline = left.pipeline, "a consumer panicked");
+                ended.broken = true;
+            }
+            if left.items > 0 {
+                error!(
+                    component = %left.component,
+                    pipeline = left.pipeline,
+                    signal = %left.signal,
+                    items = left.items,
+                    "not delivered before the end: these items were accepted and are lost with this process"
+                );
+                ended.undelivered.push(left);
             }
         }
         for destination in &self.destinations {
