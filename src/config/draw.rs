@@ -8,7 +8,7 @@ use std::{
 
 use ariadne::{Cache, CharSet, Color, Config, IndexType, Label, Report, ReportKind, Source};
 
-use super::{Diagnostic, Diagnostics, Level, Sources};
+use super::{Diagnostic, Diagnostics, Level, Sources, secrets::veiled};
 
 /// More than this many are counted, not shown.
 const SHOWN_MAX: usize = 100;
@@ -92,7 +92,12 @@ fn draw_one(diagnostic: &Diagnostic, texts: &mut Texts<'_>, out: &mut impl Write
         write!(out, "{}: {message}", word(diagnostic.level))?;
         if let (Some(source), Some(place)) = (texts.sources.get(diagnostic.origin.source), texts.sources.place(diagnostic.origin))
         {
-            write!(out, " ({}:{}:{})", visible(&source.name), place.line, place.column)?;
+            if source.text.is_empty() {
+                // There are no lines to count.
+                write!(out, " ({})", visible(&source.name))?;
+            } else {
+                write!(out, " ({}:{}:{})", visible(&source.name), place.line, place.column)?;
+            }
         }
         writeln!(out)?;
         if let Some(help) = &diagnostic.help {
@@ -162,7 +167,7 @@ impl Cache<u32> for &mut Texts<'_> {
 
     fn fetch(&mut self, id: &u32) -> Result<&Source<String>, impl fmt::Debug> {
         let sources = self.sources;
-        let text = || sources.get(*id).map_or_else(String::new, |source| source.text.chars().map(tame).collect());
+        let text = || sources.get(*id).map_or_else(String::new, |source| veiled(&source.text).chars().map(tame).collect());
         Ok::<_, fmt::Error>(self.drawn.entry(*id).or_insert_with(|| Source::from(text())))
     }
 

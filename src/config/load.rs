@@ -86,7 +86,8 @@ impl Loading<'_> {
             );
             return None;
         };
-        Some((format!("--set {flag}"), format!("{}: {}", key.trim().replace('.', SEPARATOR), value.trim())))
+        // The value may be a secret, and the name is shown.
+        Some((format!("--set {}", key.trim()), format!("{}: {}", key.trim().replace('.', SEPARATOR), value.trim())))
     }
 
     fn uri(&mut self, uri: &str) -> Option<(String, String)> {
@@ -96,12 +97,12 @@ impl Loading<'_> {
                 Ok(bytes) => {
                     let text = decode(bytes);
                     if text.is_none() {
-                        self.refuse("--config", uri, format!("`{rest}` is not text in UTF-8"), None);
+                        self.unread(uri, format!("`{rest}` is not text in UTF-8"));
                     }
                     text.map(|text| (rest.to_owned(), text))
                 }
                 Err(error) => {
-                    self.refuse("--config", uri, format!("cannot read `{rest}`: {error}"), None);
+                    self.unread(uri, format!("cannot read `{rest}`: {error}"));
                     None
                 }
             },
@@ -129,6 +130,12 @@ impl Loading<'_> {
                 None
             }
         }
+    }
+
+    /// A file has no text to point into.
+    fn unread(&mut self, uri: &str, message: String) {
+        let source = self.sources.add(uri, "");
+        self.found.error(Origin { source, start: 0, end: 0 }, message, None);
     }
 
     fn refuse(&mut self, flag: &str, written: &str, message: String, help: Option<String>) {
@@ -173,7 +180,7 @@ fn split_scheme(uri: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// UTF-8, or UTF-16 with a byte order mark.
+/// UTF-8, with or without a byte order mark, or UTF-16 with one.
 fn decode(bytes: Vec<u8>) -> Option<String> {
     let units = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok()).map(read).collect();
@@ -182,6 +189,8 @@ fn decode(bytes: Vec<u8>) -> Option<String> {
     match bytes.as_slice() {
         [0xff, 0xfe, rest @ ..] => units(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => units(rest, u16::from_be_bytes),
+        // The mark is no part of the text: it would move every place of the first line.
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
         _ => String::from_utf8(bytes).ok(),
     }
 }

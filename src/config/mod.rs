@@ -16,6 +16,7 @@ mod merge;
 mod node;
 mod read;
 mod scalar;
+mod secrets;
 mod sources;
 pub mod suggest;
 mod values;
@@ -23,11 +24,12 @@ mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use draw::{draw, to_json};
-pub use dump::{DumpFormat, DumpMode, REDACTED, dump};
+pub use dump::{DumpFormat, DumpMode, dump};
 pub use environment::{Environment, Machine};
 pub use load::{Input, Loaded, load, load_unexpanded};
 pub use node::{Node, Origin, Value};
 pub use read::{read, read2, read3};
+pub use secrets::{REDACTED, shown_url};
 pub use sources::{Place, Source, Sources};
 pub use values::{ByteSize, GoDuration, Secret, Section, StringList};
 

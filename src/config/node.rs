@@ -11,6 +11,13 @@ pub struct Origin {
     pub end: u32,
 }
 
+impl Origin {
+    /// The place of what nobody wrote.
+    pub const fn nowhere() -> Self {
+        Self { source: u32::MAX, start: 0, end: 0 }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Null,

@@ -437,3 +437,42 @@ fn draws_places_that_are_not_in_the_text() {
     let drawn = drawn(&found, &loaded);
     assert!(drawn.contains("5 errors") && !drawn.contains('\u{1b}'), "{drawn}");
 }
+
+#[test]
+fn all_keys_that_are_written_twice_are_told_beside_what_else_is_wrong() {
+    let loaded = text("a: 1\na: 2\nb: {c: 1, c: 2}\nd: ${env:UNSET_HERE}\na: 3\n");
+    let lines: Vec<usize> = loaded
+        .found
+        .found
+        .iter()
+        .filter(|told| told.level == Level::Error)
+        .map(|told| loaded.sources.place(told.origin).unwrap().line)
+        .collect();
+    assert_eq!(lines, [2, 3, 5], "{:?}", loaded.found);
+}
+
+#[test]
+fn a_byte_order_mark_moves_no_place() {
+    let files = [("bom.yaml", b"\xef\xbb\xbfa: 1\na: 2\n".to_vec()), ("bom2.yaml", b"\xef\xbb\xbfa: [\n".to_vec())].into();
+    let world = World { files, ..World::default() };
+    let loaded = load(&[uri("bom.yaml")], &world);
+    let place = loaded.sources.place(loaded.found.found[0].origin).unwrap();
+    assert_eq!((place.line, place.column), (2, 1), "{:?}", loaded.found);
+    let loaded = load(&[uri("bom2.yaml")], &world);
+    let place = loaded.sources.place(loaded.found.found[0].origin).unwrap();
+    assert_eq!((place.line, place.column), (1, 4), "{:?}", loaded.found);
+}
+
+#[test]
+fn a_quote_that_is_not_closed_is_pointed_at() {
+    for (yaml, place) in [
+        ("x: 'y\nb: 1\n", "1:4"),
+        ("x: \"y\nb: 1\n", "1:4"),
+        ("a: {b: \"x}\nc: 1\n", "1:8"),
+        ("a: 'b'\nx:\n  y: \"z\n", "3:6"),
+        ("a: \"x\n---\nb: 1", "1:4"),
+    ] {
+        let told = error_of(yaml);
+        assert!(told.starts_with(place), "{yaml}: {told}");
+    }
+}

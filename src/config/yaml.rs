@@ -20,6 +20,9 @@ pub(super) const DEPTH_MAX: usize = 100;
 /// Most values in one document, aliases counted as often as they are used.
 pub(super) const NODES_MAX: usize = 250_000;
 
+/// Most keys written twice that are told of.
+const TWICE_MAX: usize = 100;
+
 /// A syntax error: where and what.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct SyntaxError {
@@ -64,13 +67,20 @@ pub(super) fn parse(text: &str, source: u32, found: &mut Diagnostics) -> Result<
         anchors: HashMap::new(),
         nodes: 0,
         kept: 0,
+        last: 0,
+        twice: Vec::new(),
     };
-    builder.document(found)
+    let document = builder.document(found);
+    for twice in builder.twice {
+        found.error(twice.origin, twice.message, twice.help);
+    }
+    document
 }
 
 /// Whether a text is one YAML document, and which.
 pub(super) fn parse_value(text: &str) -> Option<Node> {
-    parse(text, 0, &mut Diagnostics::default()).ok()
+    let mut found = Diagnostics::default();
+    parse(text, 0, &mut found).ok().filter(|_| !found.has_errors())
 }
 
 struct Builder<'t> {
@@ -84,12 +94,29 @@ struct Builder<'t> {
     nodes: usize,
     /// Nodes kept for anchors.
     kept: usize,
+    /// Where in `body` the last event ended.
+    last: usize,
+    /// Keys that are written twice: the first one counts, and reading goes on.
+    twice: Vec<SyntaxError>,
 }
 
 impl<'t> Builder<'t> {
     fn next(&mut self) -> Result<(Event<'t>, Span), SyntaxError> {
         match self.parser.next_event() {
-            Some(Ok(next)) => Ok(next),
+            Some(Ok(next)) => {
+                self.last = next.1.byte_range().map_or(self.last, |range| range.end);
+                Ok(next)
+            }
+            Some(Err(error)) if error.info().contains("quoted scalar") => {
+                // What is wrong stands where the text goes on as if the quote were closed; the quote is what a person has to see.
+                let at =
+                    self.body.get(self.last..).and_then(|rest| rest.find(['"', '\''])).map_or(self.last, |at| self.last + at);
+                let start = offset(at + self.skipped);
+                let origin = Origin { source: self.source, start, end: start + 1 };
+                let message =
+                    format!("this is not valid YAML: the quote that opens here is not closed as it should be ({})", error.info());
+                Err(SyntaxError::new(origin, message))
+            }
             Some(Err(error)) => {
                 let at = error.marker().byte_offset().unwrap_or_else(|| {
                     self.body.char_indices().nth(error.marker().index()).map_or(self.body.len(), |(at, _)| at)
@@ -239,7 +266,12 @@ impl<'t> Builder<'t> {
                     || format!("the key `{name}` is written twice in one map"),
                     |line| format!("the key `{name}` is written twice in one map, first in line {line}"),
                 );
-                return Err(SyntaxError::new(key.origin, message).help("remove one of the two, or give one of them another name"));
+                if self.twice.len() < TWICE_MAX {
+                    self.twice.push(
+                        SyntaxError::new(key.origin, message).help("remove one of the two, or give one of them another name"),
+                    );
+                }
+                continue;
             }
             if merges {
                 merged = Some((key.origin, value));

@@ -1,21 +1,11 @@
-//! A tree → YAML or JSON text, with secrets left out.
-//!
-//! What is secret is told by its key, for a dump must not depend on which component reads it:
-//! - a key that ends in `password`, `passphrase`, `secret`, `token`, `api_key`, `apikey`, `access_key`, `private_key`, `key_pem`,
-//!   `credentials`, `authorization`, `connection_string`, `cookie`, `dsn` or `license_key` (case and dashes do not matter);
-//! - `tokens` and `cookies`, with everything inside;
-//! - `inline` inside `htpasswd`;
-//! - every value of `headers`, `response_headers` and `http_headers`, as a map or as a list of `value`s;
-//! - in any text that is a URL, the password before the `@`.
-//!
-//! Keys that end in `_file` name a place and stay.
+//! A tree → YAML or JSON text, with secrets left out ([`super::secrets`] says what is one).
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{fmt::Write as _, sync::Arc};
 
-use super::{Node, Value, scalar};
-
-/// What stands for a secret.
-pub const REDACTED: &str = "[REDACTED]";
+use super::{
+    Node, Value, scalar,
+    secrets::{REDACTED, Secrecy, of_entry, shown_url},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DumpMode {
@@ -60,47 +50,6 @@ pub fn dump(node: &Node, mode: DumpMode, format: DumpFormat) -> String {
 
 // === what is secret ===
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Secrecy {
-    Open,
-    /// The values of this map, or the `value`s of this list of maps, are secret.
-    Headers,
-    /// Everything from here down.
-    All,
-}
-
-const SECRET_ENDS: &[&str] = &[
-    "password",
-    "passphrase",
-    "secret",
-    "token",
-    "apikey",
-    "accesskey",
-    "privatekey",
-    "keypem",
-    "credentials",
-    "authorization",
-    "connectionstring",
-    "cookie",
-    "dsn",
-    "licensekey",
-];
-
-fn below(parent: &str, key: &str, outer: Secrecy) -> Secrecy {
-    if outer == Secrecy::All {
-        return outer;
-    }
-    let folded: String = key.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
-    let ends = SECRET_ENDS.iter().any(|end| folded.ends_with(end));
-    if ends || matches!(folded.as_str(), "tokens" | "cookies") || (folded == "inline" && parent == "htpasswd") {
-        Secrecy::All
-    } else if matches!(folded.as_str(), "headers" | "responseheaders" | "httpheaders") {
-        Secrecy::Headers
-    } else {
-        Secrecy::Open
-    }
-}
-
 fn redact(node: &Node, secrecy: Secrecy) -> Node {
     redact_below("", node, secrecy)
 }
@@ -110,12 +59,7 @@ fn redact_below(parent: &str, node: &Node, secrecy: Secrecy) -> Node {
         Value::Map(entries) => {
             let entries = entries.iter().map(|(key, value)| {
                 let name = key.word().map_or("", |word| word);
-                let inner = match secrecy {
-                    // `headers: {name: value}`, or one item of `headers: [{name, value}]`.
-                    Secrecy::Headers if !names_a_header(name, entries) => Secrecy::All,
-                    Secrecy::Headers => Secrecy::Open,
-                    other => below(parent, name, other),
-                };
+                let inner = of_entry(parent, name, entries, secrecy);
                 (key.clone(), redact_below(name, value, inner))
             });
             Value::Map(entries.collect())
@@ -123,31 +67,10 @@ fn redact_below(parent: &str, node: &Node, secrecy: Secrecy) -> Node {
         Value::List(items) => Value::List(items.iter().map(|item| redact_below(parent, item, secrecy)).collect()),
         Value::Null => Value::Null,
         _ if secrecy == Secrecy::All => Value::String(REDACTED.into()),
-        Value::String(text) => Value::String(without_password(text).into()),
+        Value::String(text) => Value::String(Arc::from(&*shown_url(text))),
         other => other.clone(),
     };
     Node { value, origin: node.origin, text: None }
-}
-
-/// Keys beside `value` in a list of headers say which header, and are no secret.
-fn names_a_header(name: &str, entries: &[(Node, Node)]) -> bool {
-    let has = |wanted: &str| entries.iter().any(|(key, _)| key.word().is_some_and(|word| &**word == wanted));
-    let is_item = (has("value") || has("from_context") || has("from_attribute")) && (has("key") || has("name"));
-    is_item && matches!(name, "key" | "name" | "from_context" | "from_attribute" | "action")
-}
-
-/// `scheme://user:password@host` without the password.
-fn without_password(text: &str) -> Cow<'_, str> {
-    let Some((scheme, rest)) = text.split_once("://") else { return Cow::Borrowed(text) };
-    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (Some(authority), Some(path)) = (rest.get(..authority_end), rest.get(authority_end..)) else {
-        return Cow::Borrowed(text);
-    };
-    let Some((login, host)) = authority.rsplit_once('@') else { return Cow::Borrowed(text) };
-    match login.split_once(':') {
-        Some((user, _)) => Cow::Owned(format!("{scheme}://{user}:{REDACTED}@{host}{path}")),
-        None => Cow::Borrowed(text),
-    }
 }
 
 // === YAML ===

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 
 use serde::de::DeserializeOwned;
 
-use super::{Diagnostics, Node, Value};
+use super::{Diagnostics, Node, Value, secrets::secret_at};
 use error::{Details, Kind};
 use node_deserializer::{NodeDeserializer, Reading};
 
@@ -62,7 +62,7 @@ fn read_part<T: DeserializeOwned + Default>(node: &Node, others: &[&'static str]
     for _ in 0..PROBLEMS_MAX {
         let result = T::deserialize(NodeDeserializer::root(node, &reading));
         let mut state = reading.borrow_mut();
-        for diagnostic in state.unknown.drain(..) {
+        for diagnostic in state.told.drain(..) {
             if !found.found.contains(&diagnostic) {
                 found.found.push(diagnostic);
             }
@@ -70,8 +70,11 @@ fn read_part<T: DeserializeOwned + Default>(node: &Node, others: &[&'static str]
         match result {
             Ok(value) => return value,
             Err(error) => {
-                let Details { message, help, place, kind } = error.into_details();
+                let Details { mut message, mut help, place, kind } = error.into_details();
                 let (path, origin) = place.unwrap_or((Vec::new(), node.origin));
+                if let Some(secret) = secret_at(node, &path) {
+                    (message, help) = without(secret, message, help);
+                }
                 // A required key that was written, but wrongly, has been told of already.
                 let told_already = kind == Kind::Missing && state.has_skipped_in(&path);
                 if !told_already {
@@ -85,6 +88,25 @@ fn read_part<T: DeserializeOwned + Default>(node: &Node, others: &[&'static str]
         }
     }
     T::default()
+}
+
+/// A message about a secret value, without the value.
+fn without(secret: &Node, message: String, help: Option<String>) -> (String, Option<String>) {
+    let shown = match &secret.value {
+        Value::String(text) => text.chars().take(20).collect(),
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
+        _ => return (message, help),
+    };
+    let shows = |text: &str| !shown.is_empty() && text.contains(&shown);
+    let help = help.filter(|help| !shows(help)).or_else(|| secret.word().is_none().then(|| "put it in quotes".to_owned()));
+    let message = match message.split_once(", found ") {
+        Some((expected, _)) if shows(&message) => format!("{expected}, found {}", secret.kind()),
+        _ if shows(&message) => "this is not a value that can stand here".to_owned(),
+        _ => message,
+    };
+    (message, help)
 }
 
 #[cfg(test)]

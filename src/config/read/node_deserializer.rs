@@ -15,7 +15,10 @@ use serde::{
 };
 
 use super::error::{Kind, ReadError, other_keys};
-use crate::config::{Diagnostic, Level, Node, Origin, Value, values::SECTION};
+use crate::config::{
+    Diagnostic, Level, Node, Origin, Value,
+    values::{DURATION, SECTION, bare_duration},
+};
 
 /// What is known while one section is read, and read again without what failed.
 pub(super) struct Reading<'o> {
@@ -27,7 +30,8 @@ pub(super) struct Reading<'o> {
     skipped: HashSet<Vec<u32>>,
     /// The key that was read last.
     last_key: (Vec<u32>, Origin),
-    pub(super) unknown: Vec<Diagnostic>,
+    /// Unknown keys, and values that are hardly meant.
+    pub(super) told: Vec<Diagnostic>,
 }
 
 impl<'o> Reading<'o> {
@@ -38,7 +42,7 @@ impl<'o> Reading<'o> {
             path: Vec::new(),
             skipped: HashSet::new(),
             last_key: (Vec::new(), Origin::default()),
-            unknown: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -138,6 +142,20 @@ impl<'n, 'r, 'o> NodeDeserializer<'n, 'r, 'o> {
             Value::Float(number) => Err(quote(&self.mismatch("text").into_details().message, &number.to_string())),
             Value::Bool(value) => Err(quote(&self.mismatch("text").into_details().message, &value.to_string())),
             Value::List(_) | Value::Map(_) => Err(self.mismatch("text")),
+        }
+    }
+
+    /// The Collector takes a bare number for nanoseconds, and so does weir; hardly anybody means them.
+    fn warn_of_bare_duration(self) {
+        let nanos = match self.node.value {
+            Value::Int(nanos) => nanos,
+            Value::Float(nanos) if nanos.fract() == 0.0 && nanos.abs() < 9e18 => nanos as i64,
+            _ => return,
+        };
+        if nanos > 0 {
+            let (message, help) = bare_duration(nanos);
+            let warning = Diagnostic { level: Level::Warning, origin: self.node.origin, message, help: Some(help) };
+            self.reading.borrow_mut().told.push(warning);
         }
     }
 
@@ -269,6 +287,9 @@ impl<'n> Deserializer<'n> for NodeDeserializer<'n, '_, '_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'n>>(self, name: &'static str, visitor: V) -> Result<V::Value, ReadError> {
+        if name == DURATION {
+            self.warn_of_bare_duration();
+        }
         if name != SECTION {
             return visitor.visit_newtype_struct(self);
         }
@@ -382,7 +403,7 @@ impl Entries<'_, '_, '_> {
         let others = if self.is_root { reading.others } else { &[] };
         if !others.contains(&name) && (reading.tell || !self.is_root) {
             let valid: Vec<&str> = fields.iter().chain(others).copied().collect();
-            reading.unknown.push(Diagnostic {
+            reading.told.push(Diagnostic {
                 level: Level::Error,
                 origin: key.origin,
                 message: format!("there is no key `{name}` here"),

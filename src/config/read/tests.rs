@@ -236,7 +236,7 @@ fn types_are_not_bent() {
         ("wait: 5d", "1:7 expected a duration such as 300ms, 10s or 1h30m, found the text `5d`"),
         ("words: 5", "1:8 expected a list, found the number 5"),
         ("words: [a, 1]", "1:12 expected text, found the number 1 | put it in quotes: \"1\""),
-        ("headers: {a: 1}", "1:14 expected text, found the number 1 | put it in quotes: \"1\""),
+        ("headers: {a: 1}", "1:14 expected text, found a number | put it in quotes"),
         ("mode: vary_slow", "1:7 `vary_slow` is not one of `fast`, `very_slow`, `every`, `named` | did you mean `very_slow`?"),
         ("inner: 5", "1:8 expected a map, found the number 5"),
         ("rules: [{action: x}]", "1:8 the key `key` is required here and missing"),

@@ -60,13 +60,19 @@ fn nanos(number: &str, unit: u128) -> Option<u128> {
     whole.checked_mul(unit)?.checked_add(part.checked_mul(unit)? / scale)
 }
 
+/// The name by which the configuration reader recognises a duration, and warns of one without a unit.
+pub(super) const DURATION: &str = "$weir::GoDuration";
+
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
-        impl de::Visitor<'_> for Visitor {
+        impl<'de> de::Visitor<'de> for Visitor {
             type Value = GoDuration;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a duration such as 300ms, 10s or 1h30m")
+            }
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<GoDuration, D::Error> {
+                inner.deserialize_any(self)
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<GoDuration, E> {
                 GoDuration::parse(text).map(GoDuration).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
@@ -92,8 +98,21 @@ impl<'de> Deserialize<'de> for GoDuration {
                     .map_err(|_| E::invalid_value(de::Unexpected::Signed(nanos), &self))
             }
         }
-        deserializer.deserialize_any(Visitor)
+        deserializer.deserialize_newtype_struct(DURATION, Visitor)
     }
+}
+
+/// What a bare number is taken for, and what was meant: small ones are seconds to whoever writes them.
+pub(super) fn bare_duration(nanos: i64) -> (String, String) {
+    let message =
+        format!("a duration without a unit counts in nanoseconds: this is {:?}", Duration::from_nanos(nanos.unsigned_abs()));
+    let meant = match nanos {
+        ..1_000_000 => format!("did you mean `{nanos}s`?"),
+        _ if nanos % 1_000_000_000 == 0 => format!("write `{}s`", nanos / 1_000_000_000),
+        _ if nanos % 1_000_000 == 0 => format!("write `{}ms`", nanos / 1_000_000),
+        _ => format!("write `{nanos}ns`"),
+    };
+    (message, meant)
 }
 
 /// A number of bytes: `64MiB`, `1 GB`, `65536`.
