@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    config::GoDuration,
+    config::{GoDuration, shown_url},
     internal_telemetry::{OtlpProtocol, OtlpTarget},
     runtime::Clock,
 };
@@ -81,8 +81,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// The demo could not begin, or its own output broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    #[error("the demo sends to http:// endpoints only, not to {0}")]
+    #[error("the demo sends to http:// endpoints only, not to {}", shown_url(.0))]
     Endpoint(String),
+    #[error("nothing takes anything at {base}: {error}; `weir` alone starts a server that does")]
+    Nobody { base: String, error: String },
     #[error("the exporter could not be made")]
     Exporter(#[from] ExporterBuildError),
     #[error("nothing can be printed")]
@@ -109,6 +111,12 @@ impl Totals {
     /// Whether everything arrived.
     pub const fn complete(&self) -> bool {
         self.lost == 0 && self.exports_failed == 0
+    }
+
+    /// The error, where nothing was ever delivered because nobody could be reached.
+    fn nobody_there(&self) -> Option<&str> {
+        let error = self.last_error.as_deref().filter(|error| is_unreachable(error))?;
+        (self.spans + self.logs + self.points == 0).then_some(error)
     }
 
     fn of(visits: u64, workers: &[Worker], ended: bool) -> Self {
@@ -161,13 +169,24 @@ pub async fn run(args: DemoArgs, out: &mut (dyn Write + Send)) -> Result<Totals,
         visits += 1;
         if said.elapsed() >= Duration::from_secs(5) {
             said = Instant::now();
-            progress(out, begun.elapsed(), &Totals::of(visits, &staff.workers, false))?;
+            let totals = Totals::of(visits, &staff.workers, false);
+            if let Some(error) = totals.nobody_there() {
+                let error = error.to_owned();
+                spawn_blocking(|| staff.dismiss()).await?;
+                return Err(DemoError::Nobody { base, error });
+            }
+            progress(out, begun.elapsed(), &totals)?;
         }
     }
     let workers = spawn_blocking(|| staff.dismiss()).await?;
     let totals = Totals::of(visits, &workers, true);
     summary(out, &base, &totals)?;
     Ok(totals)
+}
+
+/// Whether an SDK's error says that there was nobody to talk to. The SDK hands on text only; over HTTP it says no more than "network error".
+fn is_unreachable(error: &str) -> bool {
+    ["connect error", "Connection refused", "network error", "dns error"].iter().any(|text| error.contains(text))
 }
 
 /// Until `due`, and until the SDKs have room.
@@ -227,7 +246,9 @@ fn summary(out: &mut dyn Write, base: &str, totals: &Totals) -> io::Result<()> {
     )?;
     if let Some(error) = &totals.last_error {
         writeln!(out, "the last export that failed: {error}")?;
-        writeln!(out, "is something listening on {base}? `weir` alone starts one that does")?;
+        if is_unreachable(error) {
+            writeln!(out, "is something listening on {base}? `weir` alone starts one that does")?;
+        }
     }
     Ok(())
 }

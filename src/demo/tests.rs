@@ -37,6 +37,39 @@ fn visits(error_pct: f64) -> Vec<Script> {
 }
 
 #[test]
+fn only_errors_of_connecting_say_that_nobody_is_there() {
+    let totals = |error: &str, spans| Totals { spans, last_error: Some(error.to_owned()), ..Totals::default() };
+    for error in [
+        "TonicLogsClient export failed with gRPC code: Unavailable: transport error: tcp connect error: Connection refused (os error 111)",
+        "HTTP export failed: network error",
+    ] {
+        assert_eq!(totals(error, 0).nobody_there(), Some(error));
+        assert_eq!(totals(error, 1).nobody_there(), None, "somebody was there before");
+    }
+    let refused = totals("HTTP export failed with status 401", 0);
+    assert_eq!(refused.nobody_there(), None);
+    let mut out = Vec::new();
+    summary(&mut out, "http://x", &refused).unwrap();
+    assert!(!String::from_utf8(out).unwrap().contains("is something listening"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_early_where_nobody_listens() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let args = DemoArgs {
+        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        http: false,
+        rate: 5.0,
+        duration: Some(Duration::from_mins(5)),
+        error_pct: 0.0,
+        seed: Some(1),
+    };
+    let ended = tokio::time::timeout(Duration::from_mins(1), run(args, &mut Vec::new())).await.unwrap();
+    assert!(matches!(ended, Err(DemoError::Nobody { .. })), "{ended:?}");
+}
+
+#[test]
 fn one_seed_gives_one_script() {
     for number in 0..200 {
         let (one, two) = (shop::visit(7, number, 5.0), shop::visit(7, number, 5.0));
