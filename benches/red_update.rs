@@ -92,6 +92,7 @@ fn connector(yaml: &str) -> (Box<dyn Connector>, Arc<dyn PageSource>) {
     let loaded = load(&[Input::Text { name: "bench".to_owned(), text: yaml.to_owned() }], &Machine);
     let config = Config::read(&loaded.node, &mut Diagnostics::default());
     let context = BuildContext {
+        notes: weir::component::Notes::default(),
         id: ComponentId::parse("span_metrics").expect("a good id"),
         telemetry: Telemetry::default(),
         health: Arc::new(Health::default()),

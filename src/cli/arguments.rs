@@ -22,7 +22,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the pipelines (the same as no command).
-    Run(RunArgs),
+    Run(RunCommand),
     /// Check a configuration and say what is wrong, old, or without effect.
     Validate(ValidateArgs),
     /// Draw what a configuration becomes: topics, consumers, exporters.
@@ -46,13 +46,13 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
     /// A file, or file:…, env:…, yaml:…; given several times they are merged, later ones win.
-    #[arg(long = "config", short = 'c', value_name = "URI", env = "WEIR_CONFIG", value_delimiter = None)]
+    #[arg(long = "config", short = 'c', value_name = "URI", env = "WEIR_CONFIG", hide_env_values = true, value_delimiter = None)]
     pub config: Vec<String>,
     /// Sets one value after all files: `exporters::otlp::endpoint=host:4317` (dots work too).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Passes everything on to an OTLP backend: `host:4317` and grpc://… by gRPC, http://…:4318 by HTTP. Repeatable.
-    #[arg(long, value_name = "URL", env = "WEIR_FORWARD", value_delimiter = ',')]
+    #[arg(long, value_name = "URL", env = "WEIR_FORWARD", hide_env_values = true, value_delimiter = ',')]
     pub forward: Vec<String>,
     /// A header for what --forward sends: `Authorization=Bearer …`. Repeatable.
     #[arg(long, value_name = "NAME=VALUE", env = "WEIR_FORWARD_HEADER", hide_env_values = true, value_delimiter = ',')]
@@ -65,17 +65,35 @@ pub struct ConfigArgs {
     pub feature_gates: Vec<String>,
 }
 
+impl ConfigArgs {
+    /// With files that were named without a flag, behind those that were named with one.
+    pub fn with(&self, files: &[String]) -> Self {
+        let mut all = self.clone();
+        all.config.extend(files.iter().cloned());
+        all
+    }
+}
+
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// How long a stop may take to deliver what is held.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "WEIR_DRAIN_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = drain_timeout, env = "WEIR_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
     /// Leave out what weir does not have and run the rest. Components that remove or mask data must be named to be left out:
     /// `--skip-unsupported=redaction,filter/health`.
     #[arg(long, value_name = "IDS", num_args = 0..=1, require_equals = true, default_missing_value = "", value_delimiter = ',')]
     pub skip_unsupported: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RunCommand {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// A file to run (as --config).
+    #[arg(value_name = "FILE")]
+    pub file: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -98,12 +116,18 @@ pub struct ValidateArgs {
 pub struct ScrapeConfigArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// A file (as --config).
+    #[arg(value_name = "FILE")]
+    pub file: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// A file to draw (as --config).
+    #[arg(value_name = "FILE")]
+    pub file: Vec<String>,
     #[arg(long, value_enum, default_value_t = PlanForm::Text)]
     pub format: PlanForm,
 }
@@ -119,6 +143,9 @@ pub enum PlanForm {
 pub struct PrintConfigArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// A file to print (as --config).
+    #[arg(value_name = "FILE")]
+    pub file: Vec<String>,
     #[arg(long, value_enum, default_value_t = ConfigForm::Yaml)]
     pub format: ConfigForm,
     /// Print secrets too.
@@ -138,6 +165,10 @@ pub enum Mode {
     Unredacted,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A variable that is set to nothing, as compose files do, is one that is not set.
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    if text.is_empty() {
+        return Ok(Duration::from_secs(30));
+    }
     GoDuration::parse(text).ok_or_else(|| "expected a duration such as 500ms, 30s or 2m".to_owned())
 }

@@ -33,6 +33,11 @@ pub(super) fn migrate(args: &MigrateArgs) -> ExitCode {
         }
         _ => {}
     }
+    if let Some(nothing) = &migrated.nothing {
+        show(&full.found, &full);
+        say(&format!("weir: {nothing}"));
+        return ExitCode::from(WRONG);
+    }
     full.found.found.extend(migrated.found.found.iter().cloned());
     show(&full.found, &full);
     say(&match migrated.left_out.len() {
@@ -46,7 +51,17 @@ pub(super) fn migrate(args: &MigrateArgs) -> ExitCode {
 /// What `run` starts of a file that weir does not have all components of: a warning for each thing left out. `Err` says which components
 /// have to be named first, because without them data would leave that they remove or mask.
 pub(super) fn skip(mut loaded: Loaded, named: &[String]) -> Result<Loaded, String> {
+    if loaded.found.has_errors() {
+        // It cannot be read; that is told first.
+        return Ok(loaded);
+    }
     let named: Vec<String> = named.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    if let Some((name, near)) = file::unknown_names(&loaded.node, &named).first() {
+        let near = near.as_ref().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        return Err(format!(
+            "--skip-unsupported names `{name}`, which is neither in the file nor a component of the Collector{near}"
+        ));
+    }
     let (rest, left_out) = file::strip(&loaded.node, &TABLES, &named);
     let unnamed: Vec<&str> = left_out.iter().filter_map(|left| left.protects.as_deref()).collect();
     if !unnamed.is_empty() {
@@ -55,6 +70,9 @@ pub(super) fn skip(mut loaded: Loaded, named: &[String]) -> Result<Loaded, Strin
             unnamed.join(", "),
             named.iter().map(String::as_str).chain(unnamed.iter().copied()).collect::<Vec<_>>().join(",")
         ));
+    }
+    if let Some(nothing) = file::nothing_left(&rest, &left_out) {
+        return Err(nothing);
     }
     for left in left_out {
         loaded.found.warning(left.origin, format!("`{}` is left out", left.what), Some(left.change));

@@ -4,11 +4,14 @@
 //! 3 it stopped, and some accepted data was not delivered (the log says which).
 
 pub mod arguments;
+mod loops;
 mod migrate;
 mod run;
 mod scrape_config;
 mod show;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
@@ -27,7 +30,7 @@ pub fn execute(arguments: Arguments) -> ExitCode {
     let Arguments { command, run } = arguments;
     match command {
         None => run::run(&run),
-        Some(Command::Run(run)) => run::run(&run),
+        Some(Command::Run(command)) => run::run_files(&command),
         Some(Command::Validate(args)) => show::validate(&args),
         Some(Command::Plan(args)) => show::plan(&args),
         Some(Command::Components) => show::components(),

@@ -2,8 +2,8 @@
 
 use std::{
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -15,15 +15,14 @@ use tracing::{error, info, warn};
 
 use super::{
     FAILED, UNDELIVERED, WRONG,
-    arguments::RunArgs,
+    arguments::{RunArgs, RunCommand},
     migrate,
     start::{self, Checked},
 };
 use crate::{
-    config::{Level, Node, Value},
-    internal_telemetry::{self, Telemetry},
-    pipeline::Surroundings,
-    runtime::{Clock, Health, Shutdown, State},
+    config::{Diagnostics, Level, Node, Origin, Value},
+    internal_telemetry,
+    runtime::{Shutdown, State},
     service::{Ended, Running, serve_page},
 };
 
@@ -36,6 +35,20 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     let code = runtime.block_on(serve(*checked, args.drain_timeout));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+/// `weir run FILE`
+pub(super) fn run_files(command: &RunCommand) -> ExitCode {
+    let mut args = command.run.clone();
+    if let (Some([name]), [only]) = (args.skip_unsupported.as_deref(), command.file.as_slice())
+        && name.is_empty()
+        && !Path::new(only).exists()
+    {
+        say(&format!("weir: there is no file `{only}`; names of components stand behind `=`: --skip-unsupported={only}"));
+        return ExitCode::from(WRONG);
+    }
+    args.config = args.config.with(&command.file);
+    run(&args)
 }
 
 pub(super) fn demo(args: crate::demo::DemoArgs) -> ExitCode {
@@ -97,19 +110,21 @@ fn load(args: &RunArgs) -> Result<Box<Checked>, ExitCode> {
 }
 
 async fn serve(checked: Checked, drain_timeout: Duration) -> ExitCode {
-    let (telemetry, health, clock) = (Telemetry::default(), Arc::new(Health::default()), Clock::system());
-    let own = match internal_telemetry::start(&checked.telemetry, &telemetry, clock.clone()) {
+    let around = &checked.around;
+    let own = match internal_telemetry::start(&checked.telemetry, &around.telemetry, around.clock.clone()) {
         Ok(own) => own,
         Err(error) => {
-            say(&format!("weir: service::telemetry: {error}"));
+            say(&format!("weir: {error}"));
             return ExitCode::from(WRONG);
         }
     };
-    telemetry.watch_process();
-    let ended = match begin(checked, telemetry, health, clock, &own, drain_timeout).await {
+    around.telemetry.watch_process();
+    let ended = match begin(checked, &own, drain_timeout).await {
         Ok(ended) => ended,
-        Err(message) => {
-            error!("{message}");
+        Err(reasons) => {
+            for reason in reasons {
+                error!("{reason}");
+            }
             own.finish().await;
             return ExitCode::from(FAILED);
         }
@@ -124,41 +139,43 @@ async fn serve(checked: Checked, drain_timeout: Duration) -> ExitCode {
     }
 }
 
-async fn begin(
-    checked: Checked,
-    telemetry: Telemetry,
-    health: Arc<Health>,
-    clock: Clock,
-    own: &internal_telemetry::OwnExport,
-    drain_timeout: Duration,
-) -> Result<Ended, String> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_timeout: Duration) -> Result<Ended, Vec<String>> {
+    let unheard = |error: io::Error| vec![format!("signals cannot be heard: {error}")];
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(unheard)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
     let lines = greeting(&checked);
-    let Checked { plan, read, telemetry: settings, file, .. } = checked;
-    let around = Surroundings {
-        telemetry: telemetry.clone(),
-        health: health.clone(),
-        clock: clock.clone(),
-        lag_bytes: file.journal.max_lag.map(|size| size.0),
-    };
-    let graph = read.build(&plan, &around).map_err(|error| error.to_string())?;
+    let Checked { plan, built, around, telemetry: settings, loaded, file } = checked;
+    let mut unstarted = Diagnostics::default();
+    let graph = built.connect(&plan, &around);
     let stop_pages = Shutdown::new();
     let mut pages = tokio::task::JoinSet::new();
     let mut own_page = None;
     if let Some(reader) = settings.page() {
         let key = "service::telemetry::metrics::readers";
-        let (addresses, task) = serve_page(reader, key, telemetry.clone(), settings.identity.clone(), stop_pages.clone())
-            .await
-            .map_err(|error| error.to_string())?;
-        own_page = addresses.first().copied();
-        pages.spawn(task);
+        let page = serve_page(reader, key, around.telemetry.clone(), settings.identity.clone(), stop_pages.clone()).await;
+        match page {
+            Ok((addresses, task)) => {
+                own_page = addresses.first().copied();
+                pages.spawn(task);
+            }
+            Err(fault) => {
+                let written = file.telemetry.as_ref().and_then(|telemetry| telemetry.get("metrics")?.get("readers"));
+                let origin = written.map_or_else(Origin::nowhere, |readers| readers.origin);
+                unstarted.error(origin, fault.message(), fault.help());
+            }
+        }
     }
     if let Some(task) = own.task(stop_pages.clone()) {
         pages.spawn(task);
     }
-    let mut running = Running::start(graph, &around).await.map_err(|error| error.to_string())?;
+    let mut running = match Running::start(graph, &around).await {
+        Ok(running) if !unstarted.has_errors() => running,
+        started => {
+            started.err().into_iter().flatten().for_each(|failed| failed.tell(&file, &mut unstarted));
+            return Err(start::lines(&unstarted, &loaded.sources, Level::Error));
+        }
+    };
     info!(version = env!("CARGO_PKG_VERSION"), own_metrics = own_page.map(|at| format!("http://{at}/metrics")), "weir is ready");
     for line in lines {
         info!("{line}");
@@ -173,7 +190,7 @@ async fn begin(
     };
     if let Some(broken) = &broke {
         error!(reason = broken, "a part of weir ended: stopping the rest in order");
-        health.set_whole(State::Fatal(broken.clone()));
+        around.health.set_whole(State::Fatal(broken.clone()));
     }
     let hurry = Shutdown::new();
     let stopping = running.stop(drain_timeout, hurry.clone());

@@ -47,9 +47,7 @@ fn checked(args: &ConfigArgs) -> Result<Box<Checked>, ExitCode> {
 }
 
 pub(super) fn validate(args: &ValidateArgs) -> ExitCode {
-    let mut config = args.config.clone();
-    config.config.extend(args.file.iter().cloned());
-    match checked(&config) {
+    match checked(&args.config.with(&args.file)) {
         Err(code) => code,
         Ok(checked) => {
             start::show(&checked.loaded.found, &checked.loaded);
@@ -65,7 +63,7 @@ pub(super) fn validate(args: &ValidateArgs) -> ExitCode {
 }
 
 pub(super) fn plan(args: &PlanArgs) -> ExitCode {
-    match checked(&args.config) {
+    match checked(&args.config.with(&args.file)) {
         Err(code) => code,
         Ok(checked) => put(&checked.plan.draw(match args.format {
             PlanForm::Text => Form::Text,
@@ -76,7 +74,7 @@ pub(super) fn plan(args: &PlanArgs) -> ExitCode {
 }
 
 pub(super) fn scrape_config(args: &ScrapeConfigArgs) -> ExitCode {
-    let checked = match checked(&args.config) {
+    let checked = match checked(&args.config.with(&args.file)) {
         Err(code) => return code,
         Ok(checked) => checked,
     };
@@ -92,7 +90,7 @@ pub(super) fn scrape_config(args: &ScrapeConfigArgs) -> ExitCode {
 }
 
 pub(super) fn print_config(args: &PrintConfigArgs) -> ExitCode {
-    match start::load_inputs(&args.config) {
+    match start::load_inputs(&args.config.with(&args.file)) {
         Err(error) => {
             say(&format!("weir: {error}"));
             ExitCode::from(WRONG)

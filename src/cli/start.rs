@@ -3,19 +3,21 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal},
+    sync::Arc,
 };
 
-use super::arguments::ConfigArgs;
+use super::{arguments::ConfigArgs, loops};
 use crate::{
     component::Tables,
-    config::{Diagnostics, Input, Level, Loaded, Machine, Value, draw, load},
+    config::{Diagnostics, Input, Level, Loaded, Machine, Node, Sources, Value, draw, load, shown_url},
     connectors::CONNECTORS,
     exporters::EXPORTERS,
     extensions::EXTENSIONS,
-    internal_telemetry::TelemetrySettings,
-    pipeline::{File, Plan, Read},
+    internal_telemetry::{Telemetry, TelemetrySettings},
+    pipeline::{Built, File, Plan, Read, Surroundings},
     processors::PROCESSORS,
     receivers::RECEIVERS,
+    runtime::{BuildError, Clock},
 };
 
 /// Every component there is.
@@ -27,7 +29,9 @@ pub(super) struct Checked {
     pub(super) loaded: Loaded,
     pub(super) file: File,
     pub(super) plan: Plan,
-    pub(super) read: Read,
+    /// Every component, built and not started, with what it was built with.
+    pub(super) built: Built,
+    pub(super) around: Surroundings,
     pub(super) telemetry: TelemetrySettings,
 }
 
@@ -57,10 +61,18 @@ struct Target {
 impl Target {
     /// `host:4317`, `grpc://host:4317`, `grpcs://host:4317`, `http://host:4318`, `https://host`. Port 4317 is gRPC by convention.
     fn parse(url: &str) -> Result<Self, StartError> {
-        let wrong =
-            || StartError::Forward(format!("`{url}` is not host:port, grpc://host:port, http://host:port or https://host"));
+        let wrong = || {
+            StartError::Forward(format!(
+                "`{}` is not host:port, grpc://host:port, http://host:port or https://host",
+                shown_url(url)
+            ))
+        };
         let (scheme, rest) = url.split_once("://").unwrap_or(("grpc", url));
         let authority = rest.split('/').next().unwrap_or_default();
+        if authority.contains('@') {
+            let message = "credentials in the address are not sent: give them as --forward-header 'Authorization=Basic …'";
+            return Err(StartError::Forward(message.to_owned()));
+        }
         if authority.is_empty() || rest.contains(char::is_whitespace) {
             return Err(wrong());
         }
@@ -90,15 +102,7 @@ impl Target {
 impl Target {
     /// Whether the embedded default takes OTLP there.
     fn is_default_listener(&self) -> bool {
-        let authority = self
-            .endpoint
-            .split_once("://")
-            .map_or(self.endpoint.as_str(), |(_, rest)| rest)
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        let Some((host, port)) = authority.rsplit_once(':') else { return false };
-        matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0") && matches!(port, "4317" | "4318")
+        matches!(loops::port_here(&self.endpoint), Some(4317 | 4318))
     }
 }
 
@@ -119,7 +123,8 @@ fn forwarding(args: &ConfigArgs) -> Result<String, StartError> {
     let mut headers = String::new();
     for header in &args.forward_header {
         let Some((name, value)) = header.split_once('=') else {
-            return Err(StartError::Forward(format!("the header `{}` is not NAME=VALUE", header.escape_debug())));
+            // It may be nothing but the secret.
+            return Err(StartError::Forward("a --forward-header is not NAME=VALUE: there is no `=` in it".to_owned()));
         };
         let separator = if headers.is_empty() { "" } else { ", " };
         write!(headers, "{separator}{}: {}", quoted(name.trim()), quoted(value.trim()))
@@ -182,16 +187,31 @@ pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
         return Err(Box::new(loaded));
     }
     let file = File::check(&loaded.node, &TABLES, &mut found);
-    let checked = file.map(|file| {
+    let checked = file.and_then(|file| {
+        loops::check(&file, &mut found);
         let plan = Plan::of(&file, &TABLES);
         let read = Read::of(&file, &plan, &TABLES, &mut found);
-        let telemetry = TelemetrySettings::read(file.telemetry.as_ref().unwrap_or(&crate::config::Node::null()), &mut found);
-        (file, plan, read, telemetry)
+        let nothing = Node::null();
+        let written = file.telemetry.as_ref().unwrap_or(&nothing);
+        let telemetry = TelemetrySettings::read(written, &mut found);
+        for fault in telemetry.logs.try_outputs().err().into_iter().flat_map(BuildError::faults) {
+            found.error(written.nearest("logs::output_paths").origin, fault.message(), None);
+        }
+        let around = Surroundings {
+            telemetry: Telemetry::default(),
+            health: Arc::default(),
+            clock: Clock::system(),
+            lag_bytes: file.journal.max_lag.map(|size| size.0),
+        };
+        let built = read.build(&file, &plan, &around, &mut found)?;
+        Some((file, plan, built, around, telemetry))
     });
     let wrong = found.has_errors();
     loaded.found = found;
     match checked {
-        Some((file, plan, read, telemetry)) if !wrong => Ok(Box::new(Checked { loaded, file, plan, read, telemetry })),
+        Some((file, plan, built, around, telemetry)) if !wrong => {
+            Ok(Box::new(Checked { loaded, file, plan, built, around, telemetry }))
+        }
         _ => Err(Box::new(loaded)),
     }
 }
@@ -203,15 +223,19 @@ pub(super) fn load_inputs(args: &ConfigArgs) -> Result<Loaded, StartError> {
 
 /// Warnings in one line each, without the lines of the file, which may hold secrets and go to a log here.
 pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
-    let warned = loaded.found.found.iter().filter(|found| found.level == Level::Warning);
-    warned
-        .map(|found| {
-            let name = loaded.sources.get(found.origin.source).map_or("", |source| source.name.as_str());
-            let place = loaded.sources.place(found.origin).map(|place| format!("{name}:{}:{}: ", place.line, place.column));
-            let help = found.help.as_ref().map(|help| format!("; {help}"));
-            format!("{}{}{}", place.unwrap_or_default(), found.message, help.unwrap_or_default())
-        })
-        .collect()
+    lines(&loaded.found, &loaded.sources, Level::Warning)
+}
+
+/// As [`warnings`], of any level.
+pub(super) fn lines(found: &Diagnostics, sources: &Sources, level: Level) -> Vec<String> {
+    let told = found.found.iter().filter(|found| found.level == level);
+    told.map(|found| {
+        let name = sources.get(found.origin.source).map_or("", |source| source.name.as_str());
+        let place = sources.place(found.origin).map(|place| format!("{name}:{}:{}: ", place.line, place.column));
+        let help = found.help.as_ref().map(|help| format!("; {help}"));
+        format!("{}{}{}", place.unwrap_or_default(), found.message, help.unwrap_or_default())
+    })
+    .collect()
 }
 
 /// Draws diagnostics to stderr.
@@ -265,6 +289,9 @@ mod tests {
             let args = ConfigArgs { forward: vec![url.to_owned()], ..ConfigArgs::default() };
             assert!(matches!(inputs(&args), Err(StartError::ForwardToItself(_))), "{url}");
         }
+        let secret = ConfigArgs { forward: vec!["me:hunter2@backend:4317".to_owned()], ..ConfigArgs::default() };
+        let told = inputs(&secret).unwrap_err().to_string();
+        assert!(told.contains("--forward-header") && !told.contains("hunter2"), "{told}");
         let elsewhere = ConfigArgs { forward: vec!["localhost:4319".to_owned()], ..ConfigArgs::default() };
         assert!(inputs(&elsewhere).is_ok());
     }

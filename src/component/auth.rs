@@ -1,8 +1,11 @@
 //! Who may come in, and what weir says of itself on the way out.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
+use super::Extension;
 use crate::{
     door::{Refusal, status::retry_hint},
     signal::Context,
@@ -30,6 +33,39 @@ pub trait ServerAuth: Send + Sync {
 /// Adds credentials or headers to a request that goes out.
 pub trait ClientAuth: Send + Sync {
     fn add_headers(&self, context: &Context, headers: &mut HeaderMap) -> Result<(), AuthError>;
+}
+
+/// Stands where an extension could not be built: whoever names it is told nothing wrong, and it lets nobody in.
+pub struct Unbuilt;
+
+impl Unbuilt {
+    fn refusal() -> AuthError {
+        AuthError::Unavailable("the extension could not be built".to_owned())
+    }
+}
+
+impl Extension for Unbuilt {
+    fn is_storage(&self) -> bool {
+        true
+    }
+    fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
+        Some(Arc::new(Self))
+    }
+    fn client_auth(&self) -> Option<Arc<dyn ClientAuth>> {
+        Some(Arc::new(Self))
+    }
+}
+
+impl ServerAuth for Unbuilt {
+    fn authenticate<'a>(&'a self, _headers: &'a HeaderMap) -> BoxFuture<'a, Result<Vec<(Box<str>, Box<str>)>, AuthError>> {
+        Box::pin(std::future::ready(Err(Self::refusal())))
+    }
+}
+
+impl ClientAuth for Unbuilt {
+    fn add_headers(&self, _context: &Context, _headers: &mut HeaderMap) -> Result<(), AuthError> {
+        Err(Self::refusal())
+    }
 }
 
 impl From<AuthError> for Refusal {

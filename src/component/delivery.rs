@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::{GoDuration, Section};
+use crate::config::{Diagnostics, GoDuration, Node, Section};
 
 /// What a person wrote about delivery, for one exporter. `None` where nothing was written: then weir's own defaults hold.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +46,31 @@ impl Default for Retry {
     }
 }
 
+impl Retry {
+    /// Says what the Collector refuses too; `node` is the exporter's map.
+    pub fn check(&self, node: &Node, found: &mut Diagnostics) {
+        let at = |key: &str| node.nearest("retry_on_failure").nearest(key).origin;
+        if !self.enabled {
+            return;
+        }
+        if !(0.0..=1.0).contains(&self.randomization_factor) {
+            let help = Some("0.5 spreads the retries of many senders".to_owned());
+            found.error(at("randomization_factor"), "`randomization_factor` is a share, from 0 to 1", help);
+        }
+        if self.multiplier < 0.0 {
+            found.error(at("multiplier"), "`multiplier` must not be negative", Some("1.5 is usual".to_owned()));
+        }
+        if let Some(end) = self.max_elapsed_time.filter(|end| !end.0.is_zero()) {
+            for (key, wait) in [("initial_interval", self.initial_interval), ("max_interval", self.max_interval)] {
+                if end < wait {
+                    let help = Some(format!("`{key}` is {:?}: write it shorter, or `max_elapsed_time` longer", wait.0));
+                    found.error(at("max_elapsed_time"), format!("`max_elapsed_time` is less than `{key}`"), help);
+                }
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sizer {
@@ -82,6 +107,59 @@ impl Default for Queue {
             wait_for_result: false,
             storage: None,
             batch: Section::absent(),
+        }
+    }
+}
+
+impl Queue {
+    /// Says what the Collector refuses too, and what has no effect here; `node` is the exporter's map.
+    pub fn check(&self, node: &Node, found: &mut Diagnostics) {
+        let at = |path: &str| node.nearest("sending_queue").nearest(path).origin;
+        if !self.enabled {
+            return;
+        }
+        if self.queue_size == Some(0) {
+            let help = "leave it out for weir's own bound, or switch the queue off: `sending_queue: {enabled: false}`";
+            found.error(at("queue_size"), "a queue of size 0 takes nothing", Some(help.to_owned()));
+        }
+        if self.num_consumers == Some(0) {
+            let help = "leave it out, or write how many requests may be under way at once".to_owned();
+            found.error(at("num_consumers"), "with 0 consumers nothing is ever sent", Some(help));
+        }
+        match (&self.storage, self.wait_for_result) {
+            (Some(_), true) => {
+                let help = Some("leave one of them out".to_owned());
+                found.error(at("wait_for_result"), "`wait_for_result` does not go with `storage`", help);
+            }
+            (Some(_), false) => {
+                let instead = "what waits to be sent is held in memory, within bounds, and is counted (`--journal memory`)";
+                found.ineffective(at("storage"), "`storage` has no effect yet: nothing is written to disk", instead);
+            }
+            (None, true) => {
+                let instead = "senders are answered when the data is accepted; `block_on_overflow: true` holds them while this exporter is behind";
+                found.ineffective(at("wait_for_result"), "`wait_for_result` has no effect", instead);
+            }
+            (None, false) => {}
+        }
+        let Some(batch) = self.batch.get() else { return };
+        if batch.flush_timeout.0.is_zero() {
+            let help = Some("leave it out for 200ms".to_owned());
+            found.error(at("batch::flush_timeout"), "`flush_timeout` must be more than nothing", help);
+        }
+        if batch.sizer == Some(Sizer::Requests) {
+            found.error(at("batch::sizer"), "a batch is measured in items or bytes", Some("`items` or `bytes`".to_owned()));
+        }
+        if batch.max_size > 0 && batch.max_size < batch.min_size {
+            let help = Some(format!("`min_size` is {}", batch.min_size));
+            found.error(at("batch::max_size"), "`max_size` is less than `min_size`", help);
+        }
+        let batch_sizer = batch.sizer.or(self.sizer).unwrap_or(Sizer::Items);
+        if let Some(size) = self.queue_size.filter(|size| *size > 0)
+            && self.sizer == Some(batch_sizer)
+            && batch.min_size > size
+        {
+            let help = Some(format!("`min_size` is {}", batch.min_size));
+            found.error(at("queue_size"), "the queue is full before a batch is (`min_size`)", help);
         }
     }
 }

@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-pub use auth::{AuthError, ClientAuth, ServerAuth};
+pub use auth::{AuthError, ClientAuth, ServerAuth, Unbuilt};
 pub use factory::{
     ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
     ReadyProcessor, ReadyReceiver, ReceiverFactory, Tables,
 };
 
 use crate::{
-    config::{Diagnostics, Node},
+    config::{Diagnostics, Node, suggest},
     door::{BudgetWish, Inlet},
     exposition::PageSource,
     internal_telemetry::Telemetry,
@@ -48,6 +49,29 @@ pub struct BuildContext {
     pub extensions: Arc<Extensions>,
     /// The wall clock; tests set it.
     pub clock: Clock,
+    pub notes: Notes,
+}
+
+/// What is risky about settings, where that is seen only when they are built: each becomes a warning of the configuration.
+#[derive(Clone, Default)]
+pub struct Notes(Arc<Mutex<Vec<Note>>>);
+
+/// A warning about the key at `path` inside the component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub path: String,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Notes {
+    pub fn add(&self, path: impl Into<String>, message: impl Into<String>, help: Option<String>) {
+        self.0.lock().push(Note { path: path.into(), message: message.into(), help });
+    }
+
+    pub fn take(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 // === receivers ===
@@ -286,6 +310,10 @@ pub trait Extension: Send + Sync {
     fn start(&self, _shutdown: Shutdown) -> BoxFuture<'_, Result<Option<Task>, BuildError>> {
         Box::pin(async { Ok(None) })
     }
+    /// Whether a Collector keeps queues in it.
+    fn is_storage(&self) -> bool {
+        false
+    }
     fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
         None
     }
@@ -310,15 +338,44 @@ pub trait ExtensionConfig: Sized + Send + 'static {
 pub struct Extensions(pub Vec<(ComponentId, Arc<dyn Extension>)>);
 
 impl Extensions {
+    /// Whether a queue can be kept in the extension that `sending_queue::storage` names.
+    pub fn storage(&self, id: &str) -> Result<(), BuildError> {
+        let wrong = |message: String| BuildError::setting("sending_queue::storage", message);
+        match self.get(id) {
+            Some(extension) if extension.is_storage() => Ok(()),
+            Some(_) => {
+                Err(wrong(format!("the extension `{id}` is not a storage"))
+                    .helped("name a `file_storage`, or leave `storage` out"))
+            }
+            None => {
+                let near = suggest::nearest(id, self.0.iter().map(|(known, _)| known.as_str()));
+                let help = near.map_or_else(
+                    || format!("declare it: `extensions: {{{id}: }}`, and name it: `service: {{extensions: [{id}]}}`; or leave `storage` out"),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                Err(wrong(format!("the storage `{id}` is not in `service::extensions`")).helped(help))
+            }
+        }
+    }
+
     pub fn get(&self, id: &str) -> Option<&Arc<dyn Extension>> {
         self.0.iter().find(|(known, _)| known.as_str() == id).map(|(_, extension)| extension)
     }
 
+    fn named(&self, id: &str) -> Result<&Arc<dyn Extension>, BuildError> {
+        self.get(id).ok_or_else(|| {
+            let help = match suggest::nearest(id, self.0.iter().map(|(known, _)| known.as_str())) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("declare it: `extensions: {{{id}: }}`, and name it: `service: {{extensions: [{id}]}}`"),
+            };
+            BuildError::setting("auth::authenticator", format!("the authenticator `{id}` is not in `service::extensions`"))
+                .helped(help)
+        })
+    }
+
     /// The authenticator that a server block names.
     pub fn server_auth(&self, id: &str) -> Result<Arc<dyn ServerAuth>, BuildError> {
-        let extension = self
-            .get(id)
-            .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` is not in `service::extensions`")))?;
+        let extension = self.named(id)?;
         extension
             .server_auth()
             .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` cannot authenticate requests")))
@@ -326,9 +383,7 @@ impl Extensions {
 
     /// The authenticator that a client block names.
     pub fn client_auth(&self, id: &str) -> Result<Arc<dyn ClientAuth>, BuildError> {
-        let extension = self
-            .get(id)
-            .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` is not in `service::extensions`")))?;
+        let extension = self.named(id)?;
         extension
             .client_auth()
             .ok_or_else(|| BuildError::setting("auth::authenticator", format!("`{id}` cannot authenticate outgoing requests")))

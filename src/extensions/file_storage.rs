@@ -65,4 +65,8 @@ impl ExtensionConfig for Config {
 
 struct Nothing;
 
-impl Extension for Nothing {}
+impl Extension for Nothing {
+    fn is_storage(&self) -> bool {
+        true
+    }
+}

@@ -98,7 +98,8 @@ impl ExtensionConfig for Config {
     }
 
     fn build(self, context: BuildContext) -> Result<Arc<dyn Extension>, BuildError> {
-        let first = self.additional_auth.as_deref().map(|id| context.extensions.client_auth(id)).transpose()?;
+        let first = self.additional_auth.as_deref().map(|id| context.extensions.client_auth(id)).transpose();
+        let first = first.map_err(|error| error.at("additional_auth"))?;
         let rules = self.headers.into_iter().map(Rule::new).collect::<Result<_, _>>()?;
         Ok(Arc::new(Setter(Arc::new(Rules { first, rules }))))
     }

@@ -12,6 +12,7 @@ use std::{
     fs::OpenOptions,
     hash::BuildHasher,
     io::{self, Write},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -33,10 +34,31 @@ use tracing_subscriber::{
 };
 
 use super::{LogEncoding, LogLevel, LogSettings, Sampling};
-use crate::runtime::{BuildError, Clock};
+use crate::runtime::{BuildError, Clock, appendable, both};
 
 /// The target of events that are never sampled, because whoever writes them bounds their number: the first data of a service.
 pub const ONCE: &str = "weir::once";
+
+impl LogSettings {
+    /// Whether every file can be opened, as far as can be told without making it.
+    pub fn try_outputs(&self) -> Result<(), BuildError> {
+        let mut told = Ok(());
+        for path in self.output_paths.iter().filter_map(|path| file_of(path)) {
+            let checked = appendable(Path::new(path)).map_err(|error| unopened(path, &error));
+            told = both(told, checked).map(drop);
+        }
+        told
+    }
+}
+
+/// The file that an output path stands for.
+fn file_of(path: &str) -> Option<&str> {
+    (!matches!(path, "stderr" | "stdout")).then(|| path.strip_prefix("file://").unwrap_or(path))
+}
+
+fn unopened(path: &str, error: &io::Error) -> BuildError {
+    BuildError::setting("service::telemetry::logs::output_paths", format!("cannot open {path}: {error}"))
+}
 
 /// Longest value of a field, in bytes.
 const VALUE_BYTES_MAX: usize = 256;
@@ -59,16 +81,13 @@ impl Logging {
     pub fn open(settings: &LogSettings, clock: Clock) -> Result<Self, BuildError> {
         let mut outputs: Vec<Box<dyn Write + Send>> = Vec::new();
         for path in &settings.output_paths {
-            outputs.push(match path.as_str() {
-                "stderr" => Box::new(io::stderr()),
-                "stdout" => Box::new(io::stdout()),
-                path => {
-                    let path = path.strip_prefix("file://").unwrap_or(path);
+            outputs.push(match file_of(path) {
+                Some(path) => {
                     let file = OpenOptions::new().create(true).append(true).open(path);
-                    Box::new(file.map_err(|error| {
-                        BuildError::setting("service::telemetry::logs::output_paths", format!("{error}: {path}"))
-                    })?)
+                    Box::new(file.map_err(|error| unopened(path, &error))?)
                 }
+                None if path == "stdout" => Box::new(io::stdout()),
+                None => Box::new(io::stderr()),
             });
         }
         Ok(Self::to(settings, clock, outputs))

@@ -9,23 +9,23 @@ use super::{
     plan::{Plan, PlannedConsumer, Role, TopicKind},
 };
 use crate::{
-    component::delivery::BatchWish,
+    component::delivery::{self, BatchWish},
     component::{
-        BuildContext, BuiltProcessor, ConnectorUse, Extensions, ReadyConnector, ReadyExporter, ReadyExtension, ReadyProcessor,
-        ReadyReceiver, Receiver, Tables,
+        BuildContext, BuiltConnector, BuiltProcessor, ConnectorUse, Exporter, Extension, Extensions, Notes, ReadyConnector,
+        ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Tables, Unbuilt,
     },
-    config::Diagnostics,
+    config::{Diagnostic, Diagnostics, Level, Origin},
     delivery::{Chain, Consumer, DeadLetters, Destination, Policy, SharedConnector, Stage},
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
         Accounts, Cursor, DropReason, LagBound, MemoryShard, OnOverflow, SourceId, Sources, Subscriber, Topic, TopicId, Waker,
     },
-    runtime::{BuildError, Clock, Health},
+    runtime::{BuildError, Clock, Health, both},
     signal::{ComponentId, ContextNeeds, Signal},
 };
 
-/// A component's settings could not be turned into a running half.
+/// A component could not be built or started.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}::{id}: {cause}")]
 pub struct Failed {
@@ -33,6 +33,38 @@ pub struct Failed {
     pub id: ComponentId,
     #[source]
     pub cause: BuildError,
+}
+
+impl Failed {
+    /// Says at the component's keys what is wrong with them.
+    pub fn tell(self, file: &File, found: &mut Diagnostics) {
+        let whole = component(file, self.kind, &self.id);
+        for fault in self.cause.faults() {
+            let (path, message, help) = match fault {
+                BuildError::Setting { path, message, help } => (path, message, help),
+                other => (String::new(), format!("`{}` cannot be built: {other}", self.id), None),
+            };
+            // Listeners name their keys from the root of the file.
+            let inside = path.strip_prefix(&format!("{}::{}::", self.kind, self.id)).unwrap_or(&path);
+            let origin = whole.map_or_else(Origin::default, |whole| whole.origin_of(inside));
+            let error = Diagnostic { level: Level::Error, origin, message, help };
+            // A processor of several pipelines is built once for each.
+            if !found.found.contains(&error) {
+                found.found.push(error);
+            }
+        }
+    }
+}
+
+fn component<'f>(file: &'f File, kind: &str, id: &ComponentId) -> Option<&'f Declared> {
+    let list = match kind {
+        "receivers" => &file.receivers,
+        "processors" => &file.processors,
+        "connectors" => &file.connectors,
+        "exporters" => &file.exporters,
+        _ => &file.extensions,
+    };
+    declared(list, id)
 }
 
 /// What the parts are built with.
@@ -52,6 +84,30 @@ pub struct Read {
     connectors: BTreeMap<ComponentId, ReadyConnector>,
     exporters: BTreeMap<ComponentId, ReadyExporter>,
     extensions: Vec<(ComponentId, ReadyExtension)>,
+    /// Extensions that are named and cannot be had.
+    missing: Vec<ComponentId>,
+    /// Components whose settings were wrong: what stands in for them may not build, and nobody has to know.
+    unsound: Vec<ComponentId>,
+}
+
+/// The running halves of everything a plan uses, not connected to anything.
+pub struct Built {
+    needs: ContextNeeds,
+    wants_index: bool,
+    budget: Arc<Budget>,
+    extensions: Arc<Extensions>,
+    /// One a pipeline.
+    processors: BTreeMap<(String, ComponentId), BuiltProcessor>,
+    exporters: Vec<BuiltExporter>,
+    connectors: Vec<(ComponentId, BuiltConnector)>,
+    receivers: Vec<(ComponentId, Box<dyn Receiver>)>,
+}
+
+struct BuiltExporter {
+    id: ComponentId,
+    exporter: Arc<dyn Exporter>,
+    delivery: delivery::Settings,
+    splits_by_context: bool,
 }
 
 /// A receiver with the topics it feeds.
@@ -94,11 +150,22 @@ impl Read {
             connectors: BTreeMap::new(),
             exporters: BTreeMap::new(),
             extensions: Vec::new(),
+            missing: file.missing_extensions.clone(),
+            unsound: Vec::new(),
+        };
+        let errors = |found: &Diagnostics| found.found.iter().filter(|told| told.level == Level::Error).count();
+        let mut unsound = Vec::new();
+        let mut judge = |id: &ComponentId, before: usize, found: &Diagnostics| {
+            if errors(found) > before {
+                unsound.push(id.clone());
+            }
         };
         for id in &plan.receivers {
             let Some(declared) = declared(&file.receivers, id) else { continue };
             let Some(factory) = tables.receivers.get(declared.factory) else { continue };
+            let before = errors(found);
             read.receivers.insert(id.clone(), (factory.read)(&declared.node, found));
+            judge(id, before, found);
         }
         for pipeline in &file.pipelines {
             for reference in &pipeline.processors {
@@ -107,25 +174,34 @@ impl Read {
                 // A processor of several pipelines is read once for each; its problems are told once.
                 let again = read.processors.keys().any(|(_, id)| *id == reference.id);
                 let mut silent = Diagnostics::default();
+                let before = errors(found);
                 let ready = (factory.read)(&declared.node, if again { &mut silent } else { &mut *found });
+                judge(&reference.id, before, found);
                 read.processors.insert((pipeline.id.clone(), reference.id.clone()), ready);
             }
         }
         for planned in &plan.connectors {
             let Some(declared) = declared(&file.connectors, &planned.id) else { continue };
             let Some(factory) = tables.connectors.get(declared.factory) else { continue };
+            let before = errors(found);
             read.connectors.insert(planned.id.clone(), (factory.read)(&declared.node, found));
+            judge(&planned.id, before, found);
         }
         for id in &plan.exporters {
             let Some(declared) = declared(&file.exporters, id) else { continue };
             let Some(factory) = tables.exporters.get(declared.factory) else { continue };
+            let before = errors(found);
             read.exporters.insert(id.clone(), (factory.read)(&declared.node, found));
+            judge(id, before, found);
         }
         for reference in &file.service_extensions {
             let Some(declared) = declared(&file.extensions, &reference.id) else { continue };
             let Some(factory) = tables.extensions.get(declared.factory) else { continue };
+            let before = errors(found);
             read.extensions.push((reference.id.clone(), (factory.read)(&declared.node, found)));
+            judge(&reference.id, before, found);
         }
+        read.unsound = unsound;
         read
     }
 
@@ -152,28 +228,31 @@ impl Read {
         needs
     }
 
-    /// Builds and connects.
-    pub fn build(mut self, plan: &Plan, around: &Surroundings) -> Result<Graph, Failed> {
+    /// Builds every component. Reads the files that they name, and opens nothing. What fails of all of them goes to `found`, and nothing
+    /// comes back then.
+    pub fn build(mut self, file: &File, plan: &Plan, around: &Surroundings, found: &mut Diagnostics) -> Option<Built> {
         let needs = self.needs();
         let wants_index = self.connectors.values().any(|ready| ready.wants_index);
+        let notes = Notes::default();
         let context = |id: &ComponentId, extensions: &Arc<Extensions>| BuildContext {
             id: id.clone(),
             telemetry: around.telemetry.clone(),
             health: around.health.clone(),
             extensions: extensions.clone(),
             clock: around.clock.clone(),
+            notes: notes.clone(),
         };
-        let failed = |kind, id: &ComponentId| {
-            let id = id.clone();
-            move |cause| Failed { kind, id, cause }
-        };
+        let mut complaints = Complaints { file, unsound: std::mem::take(&mut self.unsound), notes: notes.clone(), found };
+        let mut whole = complaints.unsound.is_empty() && self.missing.is_empty();
 
         // Extensions first, in their order: an authenticator may be asked for by whatever comes after it.
-        let mut extensions = Arc::new(Extensions::default());
+        let missing = self.missing.iter().map(|id| (id.clone(), Arc::new(Unbuilt) as Arc<dyn Extension>));
+        let mut extensions = Arc::new(Extensions(missing.collect()));
         for (id, ready) in std::mem::take(&mut self.extensions) {
-            let built = (ready.build)(context(&id, &extensions)).map_err(failed("extensions", &id))?;
+            let built = complaints.take("extensions", &id, (ready.build)(context(&id, &extensions)));
+            whole &= built.is_some();
             let mut known = extensions.0.clone();
-            known.push((id, built));
+            known.push((id, built.unwrap_or_else(|| Arc::new(Unbuilt))));
             extensions = Arc::new(Extensions(known));
         }
 
@@ -183,14 +262,90 @@ impl Read {
         let mut wishes = Vec::new();
         for ((pipeline, id), ready) in std::mem::take(&mut self.processors) {
             let Some(signal) = signals.get(pipeline.as_str()) else { continue };
-            match (ready.build)(context(&id, &extensions), *signal).map_err(failed("processors", &id))? {
-                BuiltProcessor::Budget(wish) => wishes.push(wish),
-                built => {
+            match complaints.take("processors", &id, (ready.build)(context(&id, &extensions), *signal)) {
+                Some(BuiltProcessor::Budget(wish)) => wishes.push(wish),
+                Some(built) => {
                     processors.insert((pipeline, id), built);
                 }
+                None => whole = false,
+            }
+        }
+        let mut exporters = Vec::new();
+        for id in &plan.exporters {
+            let Some(ready) = self.exporters.remove(id) else { continue };
+            let queue = ready.delivery.queue.as_ref().filter(|queue| queue.enabled);
+            let storage = queue.and_then(|queue| queue.storage.as_deref()).map_or(Ok(()), |storage| extensions.storage(storage));
+            match complaints.take("exporters", id, both((ready.build)(context(id, &extensions)), storage)) {
+                Some((exporter, ())) => exporters.push(BuiltExporter {
+                    id: id.clone(),
+                    exporter,
+                    delivery: ready.delivery,
+                    splits_by_context: ready.splits_by_context,
+                }),
+                None => whole = false,
+            }
+        }
+        let mut connectors = Vec::new();
+        for planned in &plan.connectors {
+            let Some(ready) = self.connectors.remove(&planned.id) else { continue };
+            let wanted = ConnectorUse { derives: !planned.derives.is_empty(), renders: planned.renders };
+            match complaints.take("connectors", &planned.id, (ready.build)(context(&planned.id, &extensions), wanted)) {
+                Some(built) => connectors.push((planned.id.clone(), built)),
+                None => whole = false,
+            }
+        }
+        let mut receivers = Vec::new();
+        for id in &plan.receivers {
+            let Some(ready) = self.receivers.remove(id) else { continue };
+            match complaints.take("receivers", id, (ready.build)(context(id, &extensions))) {
+                Some(receiver) => receivers.push((id.clone(), receiver)),
+                None => whole = false,
             }
         }
         let budget = Budget::of_wishes(&wishes);
+        whole.then_some(Built { needs, wants_index, budget, extensions, processors, exporters, connectors, receivers })
+    }
+}
+
+/// Where building says what is wrong.
+struct Complaints<'f> {
+    file: &'f File,
+    unsound: Vec<ComponentId>,
+    notes: Notes,
+    found: &'f mut Diagnostics,
+}
+
+impl Complaints<'_> {
+    /// What was built; a failure is told, unless wrong settings are its reason and have been told of.
+    fn take<T>(&mut self, kind: &'static str, id: &ComponentId, result: Result<T, BuildError>) -> Option<T> {
+        let notes = self.notes.take();
+        let told_already = self.unsound.contains(id);
+        match result {
+            result if told_already => result.ok(),
+            Ok(built) => {
+                let whole = component(self.file, kind, id);
+                for note in notes {
+                    let origin = whole.map_or_else(Origin::default, |whole| whole.origin_of(&note.path));
+                    let warning = Diagnostic { level: Level::Warning, origin, message: note.message, help: note.help };
+                    // A component of several pipelines is built once for each.
+                    if !self.found.found.contains(&warning) {
+                        self.found.found.push(warning);
+                    }
+                }
+                Some(built)
+            }
+            Err(cause) => {
+                Failed { kind, id: id.clone(), cause }.tell(self.file, self.found);
+                None
+            }
+        }
+    }
+}
+
+impl Built {
+    /// Makes the topics, and connects everything to them.
+    pub fn connect(self, plan: &Plan, around: &Surroundings) -> Graph {
+        let Self { needs, wants_index, budget, extensions, mut processors, .. } = self;
         let memory_bytes = budget.bytes() as u64;
 
         let mut sources: Vec<ComponentId> = plan.receivers.clone();
@@ -214,49 +369,42 @@ impl Read {
         let dead_letters = Arc::new(DeadLetters::new(&around.telemetry));
         let mut exporters: Vec<Arc<Destination>> = Vec::new();
         let mut settings = BTreeMap::new();
-        for id in &plan.exporters {
-            let Some(ready) = self.exporters.remove(id) else { continue };
-            let exporter = (ready.build)(context(id, &extensions)).map_err(failed("exporters", id))?;
-            settings.insert(id.clone(), ready.delivery);
+        for built in self.exporters {
+            settings.insert(built.id.clone(), built.delivery);
             exporters.push(Arc::new(Destination {
-                id: id.clone(),
-                exporter,
+                exporter: built.exporter,
                 breakers: Default::default(),
-                metrics: around.telemetry.exporter(id.as_str()),
+                metrics: around.telemetry.exporter(built.id.as_str()),
                 dead_letters: dead_letters.clone(),
                 health: around.health.clone(),
-                splits_by_context: ready.splits_by_context,
+                splits_by_context: built.splits_by_context,
                 clock: around.clock.clone(),
+                id: built.id,
             }));
         }
 
         let mut connectors: Vec<(ComponentId, Arc<SharedConnector>)> = Vec::new();
-        for planned in &plan.connectors {
-            let Some(ready) = self.connectors.remove(&planned.id) else { continue };
-            let wanted = ConnectorUse { derives: !planned.derives.is_empty(), renders: planned.renders };
-            let built = (ready.build)(context(&planned.id, &extensions), wanted).map_err(failed("connectors", &planned.id))?;
+        for (id, built) in self.connectors {
             if let Some(page) = &built.page {
                 let renders = |exporter: &&Arc<Destination>| {
-                    plan.consumers
-                        .iter()
-                        .any(|consumer| consumer.component == exporter.id && consumer.renders.contains(&planned.id))
+                    plan.consumers.iter().any(|consumer| consumer.component == exporter.id && consumer.renders.contains(&id))
                 };
                 for exporter in exporters.iter().filter(renders) {
                     exporter.exporter.add_page(page.clone());
                 }
             }
-            let kind = TopicKind::Derived(planned.id.clone());
+            let kind = TopicKind::Derived(id.clone());
             let outputs =
                 plan.topics.iter().zip(&topics).filter(|(topic, _)| topic.kind == kind).map(|(_, topic)| topic.clone()).collect();
             let shared = SharedConnector {
                 connector: Mutex::new(built.connector),
-                source: source(&planned.id),
+                source: source(&id),
                 outputs,
                 dead_letters: dead_letters.clone(),
                 clock: around.clock.clone(),
                 flush_interval: built.flush_interval,
             };
-            connectors.push((planned.id.clone(), Arc::new(shared)));
+            connectors.push((id, Arc::new(shared)));
         }
 
         let mut graph = Graph {
@@ -299,13 +447,11 @@ impl Read {
             }
             let Some((chain, batching)) = chains.get(&planned.pipeline) else { continue };
             let policy = match planned.role {
-                Role::Exporter => Policy::of(
-                    settings.get(&planned.component).unwrap_or(&crate::component::delivery::Settings::default()),
-                    *batching,
-                    lag_bytes,
-                ),
+                Role::Exporter => {
+                    Policy::of(settings.get(&planned.component).unwrap_or(&delivery::Settings::default()), *batching, lag_bytes)
+                }
                 Role::Connector => {
-                    let mut policy = Policy::of(&crate::component::delivery::Settings::default(), None, lag_bytes);
+                    let mut policy = Policy::of(&delivery::Settings::default(), None, lag_bytes);
                     policy.on_overflow = OnOverflow::HoldDoor;
                     policy
                 }
@@ -327,20 +473,18 @@ impl Read {
             }
         }
 
-        for id in &plan.receivers {
-            let Some(ready) = self.receivers.remove(id) else { continue };
-            let receiver = (ready.build)(context(id, &extensions)).map_err(failed("receivers", id))?;
+        for (id, receiver) in self.receivers {
             let topics = Signal::ALL.map(|signal| {
                 let fits = |planned: &&super::plan::PlannedTopic| {
-                    planned.kind == TopicKind::Ingest && planned.signal == signal && planned.sources.contains(id)
+                    planned.kind == TopicKind::Ingest && planned.signal == signal && planned.sources.contains(&id)
                 };
                 let at = plan.topics.iter().position(|planned| fits(&planned))?;
                 topics.get(at).cloned()
             });
-            graph.entries.push(Entry { id: id.clone(), source: source(id), receiver, topics });
+            graph.entries.push(Entry { source: source(&id), id, receiver, topics });
         }
         graph.show_books(&around.telemetry);
-        Ok(graph)
+        graph
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) fn build<C: ProcessorConfig>(yaml: &str, signal: Signal) -> Result<Ar
     let (config, found) = read::<C>(yaml);
     assert!(!found.has_errors(), "{yaml}: {found:?}");
     let context = BuildContext {
+        notes: crate::component::Notes::default(),
         id: ComponentId::parse("test").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::new(Health::default()),

@@ -1,10 +1,12 @@
 //! What everything that runs has in common: tasks and how they end, the clock, states, and the error of a start that failed.
 
+mod fault;
 mod health;
 mod task;
 
 use std::sync::Arc;
 
+pub use fault::{BuildError, appendable, both};
 pub use health::{Health, State};
 pub use task::{Shutdown, Step, Task, TaskError};
 
@@ -30,21 +32,5 @@ impl Clock {
 
     pub fn now(&self) -> UnixNanos {
         (self.0)()
-    }
-}
-
-/// A component could not be built or started. The message names the configuration key where there is one.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// A key has a value that cannot work; `path` is inside the component (`protocols::grpc::endpoint`).
-    #[error("{path}: {message}")]
-    Setting { path: String, message: String },
-    #[error("{0}")]
-    Other(#[from] Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl BuildError {
-    pub fn setting(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Setting { path: path.into(), message: message.into() }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     door::{self, Door},
     otlp::ScanLimits,
     pipeline::{Entry, Failed, Graph, Surroundings},
-    runtime::{BuildError, Health, Shutdown, State, Task},
+    runtime::{Health, Shutdown, State, Task},
     signal::ComponentId,
 };
 
@@ -74,8 +74,9 @@ fn named(kind: &'static str, id: &ComponentId, task: Task) -> impl Future<Output
 }
 
 impl Running {
-    /// Starts a graph.
-    pub async fn start(graph: Graph, around: &Surroundings) -> Result<Self, Failed> {
+    /// Starts a graph. What fails of it is told of all parts, and nothing runs then.
+    pub async fn start(graph: Graph, around: &Surroundings) -> Result<Self, Vec<Failed>> {
+        let mut failed = Vec::new();
         let mut running = Self {
             health: around.health.clone(),
             stop_receivers: Shutdown::new(),
@@ -93,17 +94,21 @@ impl Running {
         };
         for (id, extension) in &graph.extensions.0 {
             let started = extension.start(running.stop_servers.clone()).await;
-            let task = started.map_err(|cause| Failed { kind: "extensions", id: id.clone(), cause })?;
-            running.health.report(None, id, State::Ok);
-            if let Some(task) = task {
-                running.servers.spawn(named("extensions", id, task));
+            match started {
+                Ok(task) => {
+                    running.health.report(None, id, State::Ok);
+                    task.map(|task| running.servers.spawn(named("extensions", id, task)));
+                }
+                Err(cause) => failed.push(Failed { kind: "extensions", id: id.clone(), cause }),
             }
         }
         for destination in &graph.exporters {
             let started = destination.exporter.start(running.stop_servers.clone()).await;
-            let task = started.map_err(|cause| Failed { kind: "exporters", id: destination.id.clone(), cause })?;
-            if let Some(task) = task {
-                running.servers.spawn(named("exporters", &destination.id, task));
+            match started {
+                Ok(task) => {
+                    task.map(|task| running.servers.spawn(named("exporters", &destination.id, task)));
+                }
+                Err(cause) => failed.push(Failed { kind: "exporters", id: destination.id.clone(), cause }),
             }
         }
         for (consumer, destination, policy) in graph.exporter_consumers {
@@ -124,6 +129,8 @@ impl Running {
             let abort = running.abort_connectors.clone();
             running.connectors.flusher(depth, |stop| shared.run_flushes(stop, abort));
         }
+        // Served only when all of it has started: what is answered is kept.
+        let mut receivers = Vec::new();
         for entry in graph.entries {
             let Entry { id, source, receiver, topics } = entry;
             let settings = door::Settings {
@@ -137,8 +144,16 @@ impl Running {
             let append = Arc::new(Ingest { topics });
             let inlet = Arc::new(Door::new(settings, append, graph.budget.clone(), around.clock.clone(), &around.telemetry));
             let started = receiver.start(inlet, running.stop_receivers.clone()).await;
-            let task = started.map_err(|cause: BuildError| Failed { kind: "receivers", id: id.clone(), cause })?;
-            running.receivers.spawn(named("receivers", &id, task));
+            match started {
+                Ok(task) => receivers.push(named("receivers", &id, task)),
+                Err(cause) => failed.push(Failed { kind: "receivers", id, cause }),
+            }
+        }
+        if !failed.is_empty() {
+            return Err(failed);
+        }
+        for receiver in receivers {
+            running.receivers.spawn(receiver);
         }
         running.health.set_whole(State::Ok);
         Ok(running)

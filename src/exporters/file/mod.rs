@@ -153,6 +153,7 @@ impl ExporterConfig for Config {
             truncate: !self.append && self.rotation.get().is_none(),
             directory: self.create_directory.then(|| permissions(&self.directory_permissions).unwrap_or(0o755)),
         };
+        rules.check().map_err(|error| BuildError::setting("path", error.to_string()))?;
         let writer = Writer {
             format: self.format,
             zstd: (self.compression == "zstd").then_some(level),
@@ -166,6 +167,8 @@ impl ExporterConfig for Config {
 impl Config {
     fn check(&self, node: &Node, found: &mut Diagnostics) {
         let at = |key: &str| node.get(key).map_or(node.origin, |node| node.origin);
+        self.retry_on_failure.check(node, found);
+        self.sending_queue.iter().for_each(|queue| queue.check(node, found));
         if self.path.is_empty() {
             found.error(at("path"), "a path is required", Some("add `path: telemetry.json`".to_owned()));
         }

@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::Rotation;
-use crate::signal::UnixNanos;
+use crate::{runtime::appendable, signal::UnixNanos};
 
 const MEGABYTE: u64 = 1024 * 1024;
 /// The form of the time in a rotated file's name.
@@ -24,6 +24,18 @@ pub(super) struct Rules {
     pub(super) truncate: bool,
     /// Permissions of the directory to make; `None`: it has to be there.
     pub(super) directory: Option<u32>,
+}
+
+impl Rules {
+    /// Whether the file can be opened, as far as can be told without making it.
+    pub(super) fn check(&self) -> Result<(), FileError> {
+        let failed = |source| FileError { what: "open", path: self.path.clone(), source };
+        match appendable(&self.path) {
+            // Its directory is made at the start.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.is_some() => Ok(()),
+            checked => checked.map_err(failed),
+        }
+    }
 }
 
 /// What went wrong with which file.

@@ -162,8 +162,7 @@ async fn makes_the_directory_only_where_told_to() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("a/b/out.json");
     let (config, _) = read(&format!("path: {}", path.display()));
-    let exporter = config.build(build_context(Extensions::default())).unwrap();
-    let error = exporter.start(Shutdown::new()).await.err().unwrap().to_string();
+    let error = config.build(build_context(Extensions::default())).err().unwrap().to_string();
     assert!(error.contains("cannot open") && error.contains("out.json"), "{error}");
     let exporter = started(&format!("{{path: {}, create_directory: true}}", path.display())).await;
     export(&exporter, &["a"]).await;

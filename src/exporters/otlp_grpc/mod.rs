@@ -36,7 +36,7 @@ use crate::{
     component::delivery,
     component::{BuildContext, ClientAuth, Exporter, ExporterConfig, Outcome, Request, Stability},
     config::{Diagnostics, GoDuration, Node, read2},
-    runtime::BuildError,
+    runtime::{BuildError, both},
     signal::Signal,
     transport::client::{
         Compressor, Connector, GrpcClientSettings, Keepalive, Message, ProxyRules,
@@ -78,6 +78,8 @@ impl ExporterConfig for Config {
     fn read(node: &Node, found: &mut Diagnostics) -> Self {
         let (own, client): (Own, GrpcClientSettings) = read2(node, found);
         client.check(node, found);
+        own.retry_on_failure.check(node, found);
+        own.sending_queue.iter().for_each(|queue| queue.check(node, found));
         let keepalive = client.pings(node.get("keepalive").is_some());
         Self { own, client, keepalive }
     }
@@ -98,7 +100,7 @@ impl ExporterConfig for Config {
     }
 
     fn build(self, context: BuildContext) -> Result<Arc<dyn Exporter>, BuildError> {
-        self.build_with(&context, &ProxyRules::from_env(), |connector| connector)
+        self.build_with(&context, &ProxyRules::from_env(&context.notes), |connector| connector)
     }
 }
 
@@ -112,8 +114,8 @@ impl Config {
         let endpoint = self.client.target().map_err(|problem| BuildError::setting("endpoint", problem))?;
         let algorithm = self.client.algorithm(&endpoint);
         let authority = if self.client.authority.is_empty() { endpoint.authority() } else { self.client.authority.clone() };
-        let connector = Connector::grpc(endpoint, &self.client.tls, proxies)
-            .map_err(|error| BuildError::setting("tls", error.to_string()))?;
+        let auth = self.client.auth.get().map(|auth| context.extensions.client_auth(&auth.authenticator)).transpose();
+        let (connector, auth) = both(Connector::grpc(endpoint, &self.client.tls, proxies), auth)?;
         let channel = Channel::new(adjust(connector), self.keepalive, self.client.wait_for_ready);
         let scheme = if channel.is_tls() { "https" } else { "http" };
         let mut uris = Vec::with_capacity(Signal::ALL.len());
@@ -121,7 +123,6 @@ impl Config {
             let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(path_of(signal)).build();
             uris.push(uri.map_err(|error| BuildError::setting("authority", error.to_string()))?);
         }
-        let auth = self.client.auth.get().map(|auth| context.extensions.client_auth(&auth.authenticator)).transpose()?;
         let compressor = Compressor::fast(algorithm);
         Ok(Arc::new(OtlpGrpc {
             channel,

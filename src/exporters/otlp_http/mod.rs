@@ -34,9 +34,9 @@ use serde::Deserialize;
 use crate::{
     component::delivery,
     component::{BuildContext, ClientAuth, Exporter, ExporterConfig, Outcome, Request, Stability},
-    config::{Diagnostics, GoDuration, Node, read2},
+    config::{Diagnostics, GoDuration, Node, read2, shown_url},
     otlp,
-    runtime::{BuildError, Clock},
+    runtime::{BuildError, Clock, both},
     signal::Signal,
     transport::client::{
         Compressor, Connector, Endpoint, HttpClientSettings, Message, ProxyRules, http::Client, outcome, user_agent,
@@ -120,7 +120,7 @@ impl ExporterConfig for Config {
     }
 
     fn build(self, context: BuildContext) -> Result<Arc<dyn Exporter>, BuildError> {
-        self.build_with(&context, &ProxyRules::from_env(), |connector| connector)
+        self.build_with(&context, &ProxyRules::from_env(&context.notes), |connector| connector)
     }
 }
 
@@ -128,6 +128,8 @@ impl Config {
     fn check(&self, node: &Node, found: &mut Diagnostics) {
         let at = |key: &str| node.get(key).map_or(node.origin, |node| node.origin);
         self.client.check(node, found);
+        self.own.retry_on_failure.check(node, found);
+        self.own.sending_queue.iter().for_each(|queue| queue.check(node, found));
         let own = [
             ("traces_endpoint", &self.own.traces_endpoint),
             ("metrics_endpoint", &self.own.metrics_endpoint),
@@ -173,6 +175,23 @@ impl Config {
         environment: &ProxyRules,
         adjust: impl Fn(Connector) -> Connector,
     ) -> Result<Arc<dyn Exporter>, BuildError> {
+        let auth = self.client.auth.get().map(|auth| context.extensions.client_auth(&auth.authenticator)).transpose();
+        let (targets, auth) = both(self.targets(environment, adjust), auth)?;
+        Ok(Arc::new(OtlpHttp {
+            targets,
+            encoding: self.own.encoding,
+            auth,
+            clock: context.clock.clone(),
+            reader: outcome::Reader { retry_after_max: self.own.retry_on_failure.max_interval.0 },
+        }))
+    }
+
+    /// By [`Signal::ordinal`]; signals that go to one host share a client.
+    fn targets(
+        &self,
+        environment: &ProxyRules,
+        adjust: impl Fn(Connector) -> Connector,
+    ) -> Result<Vec<Option<Target>>, BuildError> {
         let proxies = self.client.proxies(environment);
         let mut clients: Vec<(Endpoint, Arc<Client>)> = Vec::new();
         let mut targets = Vec::with_capacity(Signal::ALL.len());
@@ -186,29 +205,21 @@ impl Config {
             let scheme = if endpoint.tls == Some(true) { "https" } else { "http" };
             let path = if endpoint.path.starts_with('/') { endpoint.path.clone() } else { format!("/{}", endpoint.path) };
             let uri = Uri::builder().scheme(scheme).authority(endpoint.host_header()).path_and_query(path).build();
-            let uri = uri.map_err(|error| wrong(format!("`{url}`: {error}")))?;
+            let uri = uri.map_err(|error| wrong(format!("`{}`: {error}", shown_url(&url))))?;
             let compressor = self.client.compressor(&endpoint);
             let host = Endpoint { path: String::new(), ..endpoint };
             let known = clients.iter().find(|(known, _)| *known == host).map(|(_, client)| client.clone());
             let client = if let Some(client) = known {
                 client
             } else {
-                let connector = Connector::http(host.clone(), &self.client.tls, &proxies, self.client.force_attempt_http2)
-                    .map_err(|error| BuildError::setting("tls", error.to_string()))?;
+                let connector = Connector::http(host.clone(), &self.client.tls, &proxies, self.client.force_attempt_http2)?;
                 let client = Arc::new(Client::new(adjust(connector), self.client.keeping()));
                 clients.push((host, client.clone()));
                 client
             };
             targets.push(Some(Target { client, uri, headers: self.headers(compressor)?, compressor }));
         }
-        let auth = self.client.auth.get().map(|auth| context.extensions.client_auth(&auth.authenticator)).transpose()?;
-        Ok(Arc::new(OtlpHttp {
-            targets,
-            encoding: self.own.encoding,
-            auth,
-            clock: context.clock.clone(),
-            reader: outcome::Reader { retry_after_max: self.own.retry_on_failure.max_interval.0 },
-        }))
+        Ok(targets)
     }
 
     fn headers(&self, compressor: Compressor) -> Result<HeaderMap, BuildError> {

@@ -339,7 +339,7 @@ fn says_what_cannot_work() {
     for (yaml, expected) in [
         ("{}", "no endpoint is set"),
         ("endpoint: 'backend:4318'", "needs a scheme"),
-        ("endpoint: 'http://u:p@backend:4318'", "credentials in the URL are not sent"),
+        ("endpoint: 'http://u:p@backend:4318'", "credentials in an endpoint are not sent"),
         ("{endpoint: 'http://x', encoding: yaml}", "yaml"),
         ("{endpoint: 'http://x', compression: lz4}", "cannot send lz4"),
         ("{endpoint: 'http://x', compression: br}", "`br` is not a compression"),

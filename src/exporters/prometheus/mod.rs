@@ -63,7 +63,7 @@ use crate::{
     component::{AuthError, BuildContext, Exporter, ExporterConfig, Outcome, Request, ServerAuth, Stability},
     config::{Diagnostics, GoDuration, Node, Section, read2},
     exposition::{FamilyKind, LeftOut, PageSource, Scrapes, plain},
-    runtime::{BuildError, Clock, Shutdown, Task},
+    runtime::{BuildError, Clock, Shutdown, Task, both},
     signal::{ContextNeeds, Signal},
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
 };
@@ -217,7 +217,8 @@ impl ExporterConfig for Config {
 
     fn build(self, context: BuildContext) -> Result<Arc<dyn Exporter>, BuildError> {
         let id = context.id.as_str().to_owned();
-        let auth = self.server.auth.get().map(|auth| context.extensions.server_auth(&auth.authenticator)).transpose()?;
+        let auth = self.server.auth.get().map(|auth| context.extensions.server_auth(&auth.authenticator)).transpose();
+        let (auth, ()) = both(auth, self.server.try_files())?;
         let left_out = Arc::new(LeftOut::new(&context.telemetry, &id));
         let scrapes = Scrapes::new(self.settings.enable_open_metrics, self.settings.created_samples, left_out);
         let reports = Reports::new(&context.telemetry, &id);

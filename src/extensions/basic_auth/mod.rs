@@ -35,7 +35,7 @@ use super::watched::Watched;
 use crate::{
     component::{AuthError, BuildContext, ClientAuth, Extension, ExtensionConfig, ServerAuth, Stability},
     config::{self, Diagnostics, Node, Secret, Section},
-    runtime::BuildError,
+    runtime::{BuildError, both},
     signal::Context,
 };
 use htpasswd::Users;
@@ -225,10 +225,10 @@ struct Client {
 
 impl Client {
     fn new(settings: &ClientCredentials) -> Result<Self, BuildError> {
-        Ok(Self {
-            name: Part::new(&settings.username_file, Secret::new(settings.username.clone()), "username_file")?,
-            password: Part::new(&settings.password_file, settings.password.clone(), "password_file")?,
-        })
+        let name = Part::new(&settings.username_file, Secret::new(settings.username.clone()), "username_file");
+        let password = Part::new(&settings.password_file, settings.password.clone(), "password_file");
+        let (name, password) = both(name, password)?;
+        Ok(Self { name, password })
     }
 }
 

@@ -29,7 +29,7 @@ use tonic::Code;
 use crate::{
     component::{BuildContext, Extension, ExtensionConfig, Extensions, Stability},
     config::{self, Diagnostics, GoDuration, Node, Section},
-    runtime::{BuildError, Clock, Health, Shutdown, State, Task},
+    runtime::{BuildError, Clock, Health, Shutdown, State, Task, both},
     signal::UnixNanos,
     transport::server::{
         Body, Bound, Error, Gate, GrpcServerSettings, HttpServerSettings, HttpService, grpc,
@@ -140,6 +140,10 @@ impl ExtensionConfig for Config {
         let mut grpc = own.grpc.0.take();
         if let Some(server) = &mut grpc {
             server.check(node.nearest("grpc"), found);
+            if server.auth.get().is_some() {
+                let help = Some("leave `auth` out".to_owned());
+                found.error(node.nearest("grpc::auth").origin, "the health service of weir asks for no credentials", help);
+            }
             default(&mut server.endpoint, "localhost:13132");
         }
         let component_health = std::mem::take(&mut own.component_health);
@@ -155,19 +159,11 @@ impl ExtensionConfig for Config {
 
     fn build(self, context: BuildContext) -> Result<Arc<dyn Extension>, BuildError> {
         // Whoever is named to check credentials has to be there before a port opens.
-        for settings in
-            [self.plain.as_ref().map(|(server, _)| server), self.http.as_ref().map(|(server, _)| server)].into_iter().flatten()
-        {
-            Gate::of_http(settings, &context.extensions)?;
-        }
-        if let Some(settings) = &self.grpc
-            && settings.auth.get().is_some()
-        {
-            return Err(BuildError::setting(
-                "grpc::auth",
-                "the health service of weir asks for no credentials; leave `auth` out",
-            ));
-        }
+        let ready = |server: &HttpServerSettings| both(Gate::of_http(server, &context.extensions), server.try_files()).map(drop);
+        let plain = self.plain.as_ref().map_or(Ok(()), |(server, _)| ready(server));
+        let http = self.http.as_ref().map_or(Ok(()), |(server, _)| ready(server).map_err(|error| error.under("http")));
+        let grpc = self.grpc.as_ref().map_or(Ok(()), |server| server.try_files().map_err(|error| error.under("grpc")));
+        both(both(plain, http), grpc)?;
         let pages = Pages {
             health: context.health.clone(),
             clock: context.clock.clone(),
@@ -206,21 +202,29 @@ impl HealthCheck {
     async fn bind(&self, shutdown: &Shutdown) -> Result<(Vec<SocketAddr>, Vec<Task>), BuildError> {
         let key = |part: &str| format!("extensions::{}::{part}endpoint", self.id);
         let (mut addresses, mut tasks) = (Vec::new(), Vec::new());
-        if let Some((settings, plain)) = &self.config.plain {
-            let bound = Bound::bind(settings, &key("")).await?.authenticate(&self.extensions)?;
+        let http = async |server: Option<&HttpServerSettings>, part: &str| match server {
+            Some(server) => Bound::bind(server, &key(part)).await?.authenticate(&self.extensions).map(Some),
+            None => Ok(None),
+        };
+        let plain = http(self.config.plain.as_ref().map(|(server, _)| server), "").await;
+        let newer = http(self.config.http.as_ref().map(|(server, _)| server), "http::").await;
+        let grpc = match &self.config.grpc {
+            Some(server) => Bound::bind_grpc(server, &key("grpc::")).await.map(Some),
+            None => Ok(None),
+        };
+        let ((plain, newer), grpc) = both(both(plain, newer), grpc)?;
+        if let (Some((_, plain)), Some(bound)) = (&self.config.plain, plain) {
             addresses.extend(bound.addresses());
             let service =
                 PlainService { pages: self.pages.clone(), path: plain.path.clone(), bodies: plain.response_body.clone() };
             tasks.push(bound.serve(Arc::new(service), shutdown.clone()));
         }
-        if let Some((settings, page)) = &self.config.http {
-            let bound = Bound::bind(settings, &key("http::")).await?.authenticate(&self.extensions)?;
+        if let (Some((_, page)), Some(bound)) = (&self.config.http, newer) {
             addresses.extend(bound.addresses());
             let path = (page.status.enabled != Some(false)).then(|| page.status.path.clone());
             tasks.push(bound.serve(Arc::new(StatusService { pages: self.pages.clone(), path }), shutdown.clone()));
         }
-        if let Some(settings) = &self.config.grpc {
-            let bound = Bound::bind_grpc(settings, &key("grpc::")).await?;
+        if let Some(bound) = grpc {
             addresses.extend(bound.addresses());
             let service = HealthService::new(self.pages.health.clone());
             tasks.push(bound.serve(Arc::new(GrpcService(service)), shutdown.clone()));

@@ -146,6 +146,7 @@ fn the_file_is_read_by_the_row_of_the_table() {
     let ready = (row.read)(&loaded.node, &mut found);
     assert!(found.has_errors());
     let context = BuildContext {
+        notes: crate::component::Notes::default(),
         id: ComponentId::parse("health_check").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::default(),

@@ -1,12 +1,11 @@
 //! `journal:`, weir's own section: where accepted data lies until it is delivered.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
-use crate::config::{ByteSize, Diagnostics, Node, Origin, read};
+use crate::config::{ByteSize, Diagnostics, Node, Origin, read, suggest};
 
 /// Where accepted data lies until it is delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum JournalMode {
     /// In this process, bounded; gone with it.
     #[default]
@@ -15,6 +14,23 @@ pub enum JournalMode {
     Buffered,
     /// In files, synced before the answer.
     Durable,
+}
+
+impl JournalMode {
+    /// What this version has, for whoever writes something else.
+    const HAD: &'static [&'static str] = &["memory"];
+}
+
+impl<'de> Deserialize<'de> for JournalMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match name.as_str() {
+            "memory" => Ok(Self::Memory),
+            "buffered" => Ok(Self::Buffered),
+            "durable" => Ok(Self::Durable),
+            other => Err(de::Error::unknown_variant(other, Self::HAD)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -34,7 +50,8 @@ impl Journal {
         let journal: Self = read(node, found);
         let at = |key: &str| node.get(key).map_or(Origin::default(), |value| value.origin);
         if journal.mode != JournalMode::Memory {
-            let help = "write `mode: memory`, or leave `journal` out".to_owned();
+            let help =
+                format!("this version has {}: write it, or leave `journal` out", suggest::list(JournalMode::HAD.iter().copied()));
             found.error(
                 at("mode"),
                 "the journal on disk is not in this version: data is held in memory until it is delivered",

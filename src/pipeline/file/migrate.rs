@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     File,
-    unsupported::{LeftOut, key_at, strip},
+    unsupported::{LeftOut, key_at, nothing_left, strip},
 };
 
 /// What `weir migrate` prints: a file that runs, as text, and what was left out of it. `found` are the problems that remain.
@@ -18,12 +18,15 @@ pub struct Migrated {
     pub yaml: String,
     pub left_out: Vec<LeftOut>,
     pub found: Diagnostics,
+    /// Why nothing of the file runs; then there is no `yaml`.
+    pub nothing: Option<String>,
 }
 
 impl Migrated {
     /// The file, headed by comments that say where it is from and what was left out.
     pub fn text(&self, from: &str) -> String {
-        let mut text = format!("# What runs in weir {} of {}.\n", env!("CARGO_PKG_VERSION"), one_line(from));
+        let what = if self.nothing.is_some() { "Nothing" } else { "What" };
+        let mut text = format!("# {what} runs in weir {} of {}.\n", env!("CARGO_PKG_VERSION"), one_line(from));
         if self.left_out.is_empty() {
             text.push_str("# All of it: nothing was left out.\n");
         } else {
@@ -34,8 +37,10 @@ impl Migrated {
             writeln!(text, "#   {:width$}  {}", one_line(&left.what), one_line(&left.change))
                 .expect("writing to a String cannot fail");
         }
-        text.push('\n');
-        text.push_str(&self.yaml);
+        if self.nothing.is_none() {
+            text.push('\n');
+            text.push_str(&self.yaml);
+        }
         text
     }
 }
@@ -55,6 +60,10 @@ const ROUNDS_MAX: usize = 20;
 pub fn migrate(full: &Loaded, written: &Loaded, tables: &Tables) -> Migrated {
     let everything: Vec<String> = Vec::new();
     let (mut checked, mut left_out) = strip(&full.node, tables, &everything);
+    if let Some(nothing) = nothing_left(&checked, &left_out) {
+        // What else could be said of the rest follows from that.
+        return Migrated { yaml: String::new(), left_out, found: Diagnostics::default(), nothing: Some(nothing) };
+    }
     let mut unwanted: Vec<Origin> = Vec::new();
     let mut found = Diagnostics::default();
     for _ in 0..ROUNDS_MAX {
@@ -88,7 +97,7 @@ pub fn migrate(full: &Loaded, written: &Loaded, tables: &Tables) -> Migrated {
     for origin in unwanted {
         remove_at(&mut rest, origin);
     }
-    Migrated { yaml: dump(&rest, DumpMode::Unredacted, DumpFormat::Yaml), left_out, found }
+    Migrated { yaml: dump(&rest, DumpMode::Unredacted, DumpFormat::Yaml), left_out, found, nothing: None }
 }
 
 /// Removes the entry whose key was written at `origin`.

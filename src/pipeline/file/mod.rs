@@ -24,7 +24,7 @@ pub use journal::{Journal, JournalMode};
 pub use migrate::{Migrated, migrate};
 pub use sections::Declared;
 use sections::Sections;
-pub use unsupported::{LeftOut, strip};
+pub use unsupported::{LeftOut, nothing_left, strip, unknown_names};
 
 /// A component named in a pipeline or in `service::extensions`, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct File {
     pub extensions: Vec<Declared>,
     pub pipelines: Vec<PipelineEntry>,
     pub service_extensions: Vec<Reference>,
+    /// Named in `service::extensions` and not to be had; the reason was told.
+    pub missing_extensions: Vec<ComponentId>,
     /// `service::telemetry`, unread.
     pub telemetry: Option<Node>,
     pub journal: Journal,
@@ -91,6 +93,7 @@ impl File {
             extensions: sections.take(Kind::Extension),
             pipelines: service.pipelines,
             service_extensions: service.extensions,
+            missing_extensions: service.missing_extensions,
             telemetry: service.telemetry,
             journal,
         };

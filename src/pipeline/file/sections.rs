@@ -22,6 +22,14 @@ pub struct Declared {
     pub node: Node,
 }
 
+impl Declared {
+    /// Where the key at `path` inside the settings was written, or the nearest around it.
+    pub fn origin_of(&self, path: &str) -> Origin {
+        let node = self.node.nearest(path);
+        if std::ptr::eq(node, &raw const self.node) { self.origin } else { node.origin }
+    }
+}
+
 /// A component that a file declares and weir does not have.
 #[derive(Debug, Clone)]
 pub(super) struct Absent {

@@ -10,6 +10,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Service {
     pub(super) extensions: Vec<Reference>,
+    pub(super) missing_extensions: Vec<ComponentId>,
     pub(super) pipelines: Vec<PipelineEntry>,
     pub(super) telemetry: Option<Node>,
 }
@@ -38,6 +39,7 @@ pub(super) fn read(node: &Node, sections: &mut Sections, tables: &Tables, found:
                 if !sections.use_absent(Kind::Extension, &reference.id) {
                     undefined(Kind::Extension, &reference, sections, found);
                 }
+                read.missing_extensions.push(reference.id);
             } else if read.extensions.iter().all(|known| known.id != reference.id) {
                 read.extensions.push(reference);
             }

@@ -8,6 +8,7 @@ use crate::{
     config::{
         Diagnostics, Node, Origin, Value,
         collector::{self, Kind},
+        suggest,
     },
     signal::{ComponentId, Signal},
 };
@@ -38,6 +39,40 @@ pub fn strip(node: &Node, tables: &Tables, allow: &[String]) -> (Node, Vec<LeftO
     while stripping.loose_ends() {}
     stripping.empty_sections();
     (stripping.node, stripping.left_out)
+}
+
+/// Why nothing is left that could run: no pipeline is.
+pub fn nothing_left(rest: &Node, left_out: &[LeftOut]) -> Option<String> {
+    let pipelines = rest.get("service").and_then(|service| service.get("pipelines"));
+    if left_out.is_empty() || pipelines.is_some_and(|pipelines| !pipelines.entries().is_empty()) {
+        return None;
+    }
+    let needed = |left: &&LeftOut| {
+        [Kind::Receiver, Kind::Exporter, Kind::Connector].iter().any(|kind| left.what.starts_with(kind.section()))
+            && left.what.matches("::").count() == 1
+    };
+    let needed: Vec<&str> = left_out.iter().filter(needed).map(|left| left.what.as_str()).collect();
+    Some(if needed.is_empty() {
+        "nothing of this file runs here: it has no pipeline that weir could run".to_owned()
+    } else {
+        format!("nothing of this file runs here: every pipeline needs one of {}", suggest::list(needed))
+    })
+}
+
+/// Names given to [`strip`] that stand for nothing: neither in the file nor a component of the Collector. With what may have been meant.
+pub fn unknown_names<'n>(node: &Node, names: &'n [String]) -> Vec<(&'n str, Option<String>)> {
+    let declared: Vec<&str> = Kind::ALL
+        .into_iter()
+        .filter_map(|kind| node.get(kind.section()))
+        .flat_map(Node::entries)
+        .filter_map(|(key, _)| key.word().map(|word| word.trim()))
+        .collect();
+    let is_known = |name: &str| {
+        declared.iter().any(|id| *id == name || id.split('/').next() == Some(name))
+            || Kind::ALL.into_iter().any(|kind| collector::known(kind, name).is_some())
+    };
+    let near = |name: &str| suggest::nearest(name, declared.iter().copied()).map(str::to_owned);
+    names.iter().filter(|name| !is_known(name)).map(|name| (name.as_str(), near(name))).collect()
 }
 
 struct Stripping<'t> {

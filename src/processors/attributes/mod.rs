@@ -84,10 +84,8 @@ impl ProcessorConfig for Config {
             let Some(properties) = properties else { continue };
             properties.check(signal).map_err(|message| BuildError::setting(key, message))?;
             if signal == Signal::Metrics && properties.has_resources() {
-                tracing::warn!(
-                    processor = %context.id,
-                    "`{key}::resources` is not matched against metrics, as in the Collector: `metric_names` alone decides"
-                );
+                let message = format!("`{key}::resources` is not matched against metrics, as in the Collector");
+                context.notes.add(format!("{key}::resources"), message, Some("`metric_names` alone decides".to_owned()));
             }
         }
         Ok(BuiltProcessor::Stage(Arc::new(Attributes { config: self })))

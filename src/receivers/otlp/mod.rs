@@ -33,7 +33,7 @@ use crate::{
     component::{BuildContext, Receiver, ReceiverConfig, Stability},
     config::{self, Diagnostics, Node, Section},
     door::Inlet,
-    runtime::{BuildError, Shutdown, Task},
+    runtime::{BuildError, Shutdown, Task, both},
     signal::Signal,
     transport::server::{Bound, Gate, GrpcServerSettings, HttpServerSettings, health::HealthService},
 };
@@ -124,13 +124,13 @@ impl ReceiverConfig for Config {
 
     fn build(self, context: BuildContext) -> Result<Box<dyn Receiver>, BuildError> {
         // Whoever is named to check credentials has to be there before a port opens.
-        let at = |protocol: &str, error: BuildError| match error {
-            BuildError::Setting { path, message } => BuildError::setting(format!("protocols::{protocol}::{path}"), message),
-            BuildError::Other(cause) => BuildError::Other(cause),
-        };
-        let grpc = self.grpc.as_ref().map(|settings| Gate::of_grpc(settings, &context.extensions)).transpose();
-        let http = self.http.as_ref().map(|(settings, _)| Gate::of_http(settings, &context.extensions)).transpose();
-        let gates = (grpc.map_err(|error| at("grpc", error))?, http.map_err(|error| at("http", error))?);
+        let grpc = self.grpc.as_ref().map(|settings| both(Gate::of_grpc(settings, &context.extensions), settings.try_files()));
+        let http =
+            self.http.as_ref().map(|(settings, _)| both(Gate::of_http(settings, &context.extensions), settings.try_files()));
+        let grpc = grpc.transpose().map_err(|error| error.under("protocols::grpc"));
+        let http = http.transpose().map_err(|error| error.under("protocols::http"));
+        let (grpc, http) = both(grpc, http)?;
+        let gates = (grpc.map(|(gate, ())| gate), http.map(|(gate, ())| gate));
         Ok(Box::new(Otlp { config: self, gates, context }))
     }
 }
@@ -153,18 +153,21 @@ impl Otlp {
             strict_utf8: config.strict_utf8,
             stopping: shutdown,
         };
-        let mut ports = Vec::new();
-        if let (Some(settings), Some(gate)) = (&config.grpc, gates.0) {
-            let block = format!("receivers::{}::protocols::grpc", context.id);
+        let block = |protocol: &str| format!("receivers::{}::protocols::{protocol}", context.id);
+        let grpc = async {
+            let (Some(settings), Some(gate)) = (&config.grpc, gates.0) else { return Ok(None) };
+            let block = block("grpc");
             let bound = Bound::bind_grpc(settings, &format!("{block}::endpoint")).await?;
-            ports.push((bound, Port::grpc(settings, gate, block, &common)));
-        }
-        if let (Some((settings, _)), Some(gate)) = (&config.http, gates.1) {
-            let block = format!("receivers::{}::protocols::http", context.id);
+            Ok(Some((bound, Port::grpc(settings, gate, block, &common))))
+        };
+        let http = async {
+            let (Some((settings, _)), Some(gate)) = (&config.http, gates.1) else { return Ok(None) };
+            let block = block("http");
             let bound = Bound::bind(settings, &format!("{block}::endpoint")).await?;
-            ports.push((bound, Port::http(settings, gate, block, &common)));
-        }
-        Ok(ports)
+            Ok(Some((bound, Port::http(settings, gate, block, &common))))
+        };
+        let (grpc, http) = both(grpc.await, http.await)?;
+        Ok(grpc.into_iter().chain(http).collect())
     }
 }
 

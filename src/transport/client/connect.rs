@@ -15,7 +15,10 @@ use super::{
     proxy::{Proxy, ProxyRules, tunnel},
     resolve::{Resolve, SystemResolver},
 };
-use crate::transport::tls::client::{TlsClient, TlsClientSettings, TlsError};
+use crate::{
+    runtime::BuildError,
+    transport::tls::client::{TlsClient, TlsClientSettings},
+};
 
 /// Longest time from the first packet to a connection that can be used. An attempt's own timeout is usually shorter.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
@@ -88,14 +91,14 @@ pub(super) enum Address {
 
 impl Connector {
     /// gRPC: TLS unless the scheme or `insecure` says otherwise; through `HTTPS_PROXY` whatever the scheme, as grpc-go does.
-    pub fn grpc(endpoint: Endpoint, tls: &TlsClientSettings, proxies: &ProxyRules) -> Result<Self, TlsError> {
+    pub fn grpc(endpoint: Endpoint, tls: &TlsClientSettings, proxies: &ProxyRules) -> Result<Self, BuildError> {
         let secure = endpoint.tls.unwrap_or(!tls.insecure);
         let proxy = proxies.of(&endpoint.place, true).cloned();
         Self::new(endpoint, tls, secure, &[b"h2"], proxy, true)
     }
 
     /// HTTP: TLS by scheme; plain requests are handed to an HTTP proxy as they are.
-    pub fn http(endpoint: Endpoint, tls: &TlsClientSettings, proxies: &ProxyRules, h2: bool) -> Result<Self, TlsError> {
+    pub fn http(endpoint: Endpoint, tls: &TlsClientSettings, proxies: &ProxyRules, h2: bool) -> Result<Self, BuildError> {
         let secure = endpoint.tls.unwrap_or(true);
         let proxy = proxies.of(&endpoint.place, secure).cloned();
         Self::new(endpoint, tls, secure, if h2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] }, proxy, secure)
@@ -108,7 +111,7 @@ impl Connector {
         alpn: &'static [&'static [u8]],
         proxy: Option<Proxy>,
         tunnel: bool,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, BuildError> {
         let tls = secure.then(|| TlsClient::new(tls.clone(), alpn)).transpose()?;
         if let Some(tls) = &tls {
             tls.server_name(endpoint.server_name())?;

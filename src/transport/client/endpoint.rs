@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::shown_url;
+
 /// The thing to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -26,7 +28,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A gRPC target: `host:port`, with `http://`, `https://`, `dns:///`, `passthrough:///` or `unix:` in front.
+    /// A gRPC target: `host:port` (the Collector wants the port too), with `http://`, `https://`, `dns:///`, `passthrough:///` or `unix:` in front.
     pub fn grpc(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.is_empty() {
@@ -51,13 +53,15 @@ impl Endpoint {
             (None, false, text)
         };
         let (rest, tail) = rest.split_once('/').unwrap_or((rest, ""));
+        if rest.contains('@') {
+            return Err(CREDENTIALS.to_owned());
+        }
         if !tail.is_empty() {
             return Err(format!(
                 "a gRPC endpoint has no path, but `/{tail}` follows the port; for OTLP/HTTP use the `otlp_http` exporter"
             ));
         }
-        // The default is gRPC's, whatever the scheme.
-        Ok(Self { place: host_port(rest, Some(443))?, tls, spread, path: String::new() })
+        Ok(Self { place: host_port(rest, None)?, tls, spread, path: String::new() })
     }
 
     /// An HTTP URL: `http://` or `https://`, host, optional port and path.
@@ -70,13 +74,19 @@ impl Endpoint {
             (false, rest)
         } else if let Some(rest) = strip_scheme(text, "https://") {
             (true, rest)
+        } else if text.contains('@') {
+            return Err(CREDENTIALS.to_owned());
         } else {
+            let text = shown_url(text);
             return Err(format!("`{text}` needs a scheme: `http://{text}` or `https://{text}`"));
         };
         let cut = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(cut).unwrap_or((rest, ""));
         if authority.contains('@') {
-            return Err("credentials in the URL are not sent; use the `basic_auth` extension or `headers`".to_owned());
+            return Err(CREDENTIALS.to_owned());
+        }
+        if authority.is_empty() {
+            return Err(format!("`{text}` names no host; write `http://backend:4318`"));
         }
         let path = path.split('#').next().unwrap_or_default();
         let place = host_port(authority, Some(if tls { 443 } else { 80 }))?;
@@ -119,6 +129,9 @@ impl Endpoint {
     }
 }
 
+/// What is written there may be a password: it is not quoted.
+const CREDENTIALS: &str = "credentials in an endpoint are not sent; use the `basic_auth` extension or `headers`";
+
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let (head, rest) = text.split_at_checked(scheme.len())?;
     head.eq_ignore_ascii_case(scheme).then_some(rest)
@@ -155,7 +168,8 @@ fn host_port(text: &str, default: Option<u16>) -> Result<Place, String> {
             port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("`{port}` is not a port number, in `{text}`"))?
         }
         (None, Some(port)) => port,
-        (None, None) => return Err(format!("`{text}` needs a port")),
+        (None, None) if host.contains(':') => return Err(format!("`{text}` needs a port: `[{text}]:4317`")),
+        (None, None) => return Err(format!("`{text}` needs a port: `{text}:4317`")),
     };
     // An empty host is this machine, as `:4317` means in Go.
     let host = if host.is_empty() { "localhost" } else { host };

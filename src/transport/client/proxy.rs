@@ -12,6 +12,7 @@ use super::{
     connect::Stream,
     endpoint::{Endpoint, Place, join},
 };
+use crate::component::Notes;
 
 /// Longest answer to a CONNECT that is read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -79,9 +80,17 @@ enum Match {
 }
 
 impl ProxyRules {
-    /// The process environment's rules; a proxy that cannot be read is said and left out.
-    pub fn from_env() -> Self {
-        Self::read(|name| std::env::var(name).ok())
+    /// The process environment's rules; a proxy that cannot be read is noted and left out.
+    pub fn from_env(notes: &Notes) -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        for name in ["HTTP_PROXY", "HTTPS_PROXY"] {
+            if let Some(text) = either(variable, name)
+                && let Err(problem) = Proxy::parse(&text)
+            {
+                notes.add("endpoint", format!("the proxy in the variable {name} is not used: {problem}"), None);
+            }
+        }
+        Self::read(variable)
     }
 
     /// One proxy for everything, as `proxy_url` says.
@@ -90,15 +99,11 @@ impl ProxyRules {
     }
 
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let either =
-            |upper: &str| variable(upper).or_else(|| variable(&upper.to_ascii_lowercase())).filter(|text| !text.is_empty());
-        let proxy = |name: &str| {
-            let text = either(name)?;
-            Proxy::parse(&text).inspect_err(|error| tracing::warn!(variable = name, %error, "proxy setting ignored")).ok()
-        };
+        let proxy = |name: &str| Proxy::parse(&either(&variable, name)?).ok();
         let mut rules =
             Self { http: proxy("HTTP_PROXY"), https: proxy("HTTPS_PROXY"), none: false, local: false, except: Vec::new() };
-        for entry in either("NO_PROXY").unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        for entry in either(&variable, "NO_PROXY").unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty())
+        {
             if entry == "*" {
                 rules.none = true;
             } else if let Some(exception) = Exception::parse(entry) {
@@ -118,6 +123,11 @@ impl ProxyRules {
         let excepted = || self.except.iter().any(|exception| exception.holds(&host, address, *port));
         (!self.none && (self.local || !local) && !excepted()).then_some(proxy)
     }
+}
+
+/// A variable in capitals or in small letters; one that is set to nothing is not set.
+fn either(variable: impl Fn(&str) -> Option<String>, upper: &str) -> Option<String> {
+    variable(upper).or_else(|| variable(&upper.to_ascii_lowercase())).filter(|text| !text.is_empty())
 }
 
 impl Exception {

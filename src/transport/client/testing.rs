@@ -445,6 +445,7 @@ pub(crate) fn inflated(encoding: &str, body: &[u8]) -> Vec<u8> {
 
 pub(crate) fn build_context(extensions: Extensions) -> BuildContext {
     BuildContext {
+        notes: crate::component::Notes::default(),
         id: ComponentId::parse("otlp_grpc").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::default(),

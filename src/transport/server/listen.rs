@@ -52,12 +52,13 @@ impl Listener {
 pub(super) async fn open(listen: &Listen, key: &str) -> Result<Vec<Listener>, BuildError> {
     let endpoint = listen.endpoint.as_str();
     let transport = listen.transport.as_deref().unwrap_or("tcp");
-    let path =
-        endpoint.strip_prefix("unix://").or_else(|| endpoint.strip_prefix("unix:")).or((transport == "unix").then_some(endpoint));
-    if let Some(path) = path {
-        return unix(Path::new(path)).map(|listener| vec![listener]).map_err(|error| failed(&error, endpoint, key));
-    }
-    let (host, port) = split(endpoint).ok_or_else(|| BuildError::setting(key, format!("`{endpoint}` is not host:port")))?;
+    let (host, port) = match Place::of(endpoint, transport) {
+        Ok(Place::Unix(path)) => {
+            return unix(path).map(|listener| vec![listener]).map_err(|error| failed(&error, endpoint, key));
+        }
+        Ok(Place::Tcp(host, port)) => (host, port),
+        Err((message, help)) => return Err(BuildError::setting(key, message).helped(help)),
+    };
     let addresses: Vec<SocketAddr> = match (host, transport) {
         ("localhost", "tcp4") => vec![(Ipv4Addr::LOCALHOST, port).into()],
         ("localhost", "tcp6") => vec![(Ipv6Addr::LOCALHOST, port).into()],
@@ -127,10 +128,40 @@ fn unix(path: &Path) -> io::Result<Listener> {
     .map(|listener| Listener::Unix(listener, path.to_owned()))
 }
 
+/// What an endpoint stands for.
+pub(super) enum Place<'e> {
+    Unix(&'e Path),
+    /// The host is a name, an address, or nothing for all addresses.
+    Tcp(&'e str, u16),
+}
+
+impl<'e> Place<'e> {
+    /// `Err` says what is wrong, and what would be right.
+    pub(super) fn of(endpoint: &'e str, transport: &str) -> Result<Self, (String, String)> {
+        let path = endpoint.strip_prefix("unix://").or_else(|| endpoint.strip_prefix("unix:"));
+        if let Some(path) = path.or((transport == "unix").then_some(endpoint)) {
+            return Ok(Self::Unix(Path::new(path)));
+        }
+        split(endpoint).map(|(host, port)| Self::Tcp(host, port)).ok_or_else(|| {
+            let help = match endpoint.split_once("://") {
+                Some((_, rest)) => format!("leave the scheme out: `{}`", rest.trim_end_matches('/')),
+                None if endpoint.parse::<u16>().is_ok() => {
+                    format!("write `localhost:{endpoint}`, or `0.0.0.0:{endpoint}` for all addresses")
+                }
+                None => "write `localhost:PORT`, with a port from 0 to 65535".to_owned(),
+            };
+            (format!("`{endpoint}` is not host:port"), help)
+        })
+    }
+}
+
 /// `host:port`, `[v6]:port`, `:port`.
 fn split(endpoint: &str) -> Option<(&str, u16)> {
     let (host, port) = endpoint.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.contains(['/', ' ']) {
+        return None;
+    }
     Some((host, port.parse().ok()?))
 }
 
@@ -141,5 +172,17 @@ fn failed(error: &Error, address: &str, key: &str) -> BuildError {
         ErrorKind::PermissionDenied => "not permitted to listen on".to_owned(),
         _ => error.to_string(),
     };
-    BuildError::Other(format!("{what}: {address} ({key})").into())
+    let fault = BuildError::setting(key, format!("{what}: {address} ({key})"));
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let elsewhere =
+        if key.ends_with("::endpoint") { format!("; to listen elsewhere: --set {key}=HOST:PORT") } else { String::new() };
+    match (error.kind(), port) {
+        (ErrorKind::AddrInUse, Some(port)) => {
+            fault.helped(format!("`ss -ltnp 'sport = :{port}'` says who listens there{elsewhere}"))
+        }
+        (ErrorKind::PermissionDenied, Some(1..1024)) => {
+            fault.helped(format!("ports below 1024 need the capability CAP_NET_BIND_SERVICE{elsewhere}"))
+        }
+        _ => fault,
+    }
 }

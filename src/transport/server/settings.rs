@@ -6,8 +6,11 @@ use serde::Deserialize;
 
 use crate::{
     config::{Diagnostics, GoDuration, Node, Secret, Section, StringList},
-    transport::tls::server::TlsServerSettings,
+    runtime::BuildError,
+    transport::tls::server::{self, TlsServerSettings},
 };
+
+use super::listen::Place;
 
 /// The Collector's HTTP server block (`confighttp`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -149,6 +152,11 @@ const MIB: u64 = 1024 * 1024;
 const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl HttpServerSettings {
+    /// Reads the certificates as a listener does, for what is wrong with them.
+    pub fn try_files(&self) -> Result<(), BuildError> {
+        self.tls.get().map_or(Ok(()), |tls| server::config(tls).map(drop))
+    }
+
     /// The limit of a request body, before and after decompression.
     pub fn request_bytes_max(&self) -> usize {
         match self.max_request_body_size {
@@ -160,6 +168,7 @@ impl HttpServerSettings {
     /// Names what cannot work and what has no effect here. `node` is the block itself.
     pub fn check(&self, node: &Node, found: &mut Diagnostics) {
         check_transport(self.transport.as_deref(), node, found);
+        check_endpoint(&self.endpoint, self.transport.as_deref(), node, found);
         check_middlewares(&self.middlewares, node, found);
         check_auth(&self.auth, node, found);
         if let Some(tls) = self.tls.get() {
@@ -198,6 +207,11 @@ impl HttpServerSettings {
 }
 
 impl GrpcServerSettings {
+    /// As [`HttpServerSettings::try_files`].
+    pub fn try_files(&self) -> Result<(), BuildError> {
+        self.tls.get().map_or(Ok(()), |tls| server::config(tls).map(drop))
+    }
+
     /// The limit of one message, before and after decompression.
     pub fn request_bytes_max(&self) -> usize {
         match self.max_recv_msg_size_mib {
@@ -209,6 +223,7 @@ impl GrpcServerSettings {
     /// Names what cannot work and what has no effect here. `node` is the block itself.
     pub fn check(&self, node: &Node, found: &mut Diagnostics) {
         check_transport(self.transport.as_deref(), node, found);
+        check_endpoint(&self.endpoint, self.transport.as_deref(), node, found);
         check_middlewares(&self.middlewares, node, found);
         check_auth(&self.auth, node, found);
         if let Some(tls) = self.tls.get() {
@@ -244,6 +259,15 @@ fn check_transport(written: Option<&str>, node: &Node, found: &mut Diagnostics) 
             format!("`{name}` is not a transport weir serves"),
             Some("tcp, tcp4, tcp6 or unix".to_owned()),
         );
+    }
+}
+
+/// An endpoint that is not written is the component's to judge.
+fn check_endpoint(endpoint: &str, transport: Option<&str>, node: &Node, found: &mut Diagnostics) {
+    if !endpoint.is_empty()
+        && let Err((message, help)) = Place::of(endpoint, transport.unwrap_or("tcp"))
+    {
+        found.error(node.nearest("endpoint").origin, message, Some(help));
     }
 }
 

@@ -114,7 +114,7 @@ async fn names_the_address_and_the_key_when_a_port_is_taken() {
     let address = taken.local_addr().unwrap();
     let settings = GrpcServerSettings { endpoint: format!("localhost:{}", address.port()), ..GrpcServerSettings::default() };
     let error = Bound::bind_grpc(&settings, "receivers::otlp::protocols::grpc::endpoint").await.err().unwrap();
-    assert_eq!(error.to_string(), format!("address already in use: {address} (receivers::otlp::protocols::grpc::endpoint)"));
+    assert_eq!(error.message(), format!("address already in use: {address} (receivers::otlp::protocols::grpc::endpoint)"));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Debug,
-    fs, io,
+    fs,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -22,7 +22,10 @@ use rustls::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::config::{Diagnostics, GoDuration, Node, Secret, StringList};
+use crate::{
+    config::{Diagnostics, GoDuration, Node, Secret, StringList},
+    runtime::{BuildError, both},
+};
 
 /// Files are looked at again no more often than this where `reload_interval` is not written.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -66,18 +69,6 @@ pub struct Tpm {
     pub path: String,
     pub owner_auth: Secret,
     pub auth: Secret,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("{key}: cannot read {path}")]
-    Read { key: &'static str, path: String, source: io::Error },
-    #[error("{key}: {problem}")]
-    Content { key: &'static str, problem: String },
-    #[error("no trusted certificates were found on this system; set SSL_CERT_FILE or `ca_file`")]
-    NoRoots,
-    #[error(transparent)]
-    Rustls(#[from] rustls::Error),
 }
 
 impl TlsClientSettings {
@@ -166,7 +157,8 @@ impl TlsClientSettings {
         self.files().map(|path| fs::metadata(path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok()).collect()
     }
 
-    fn load(&self, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    /// What the files hold. Everything that is wrong with them is told; paths are those of the client block (`tls::ca_file`).
+    fn load(&self, alpn: &[&[u8]]) -> Result<ClientConfig, BuildError> {
         let mut provider = ring::default_provider();
         if !self.cipher_suites.0.is_empty() {
             // As in Go, the list is about TLS 1.2; those of 1.3 are all good.
@@ -180,24 +172,19 @@ impl TlsClientSettings {
             provider.kx_groups = groups;
         }
         let provider = Arc::new(provider);
-        let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(self.versions())?;
-        let builder = if self.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        } else {
-            builder.with_root_certificates(self.roots()?)
+        let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(self.versions());
+        let builder = builder.map_err(|error| wrong("cipher_suites", error.to_string()))?;
+        let roots = if self.insecure_skip_verify { Ok(None) } else { self.roots().map(Some) };
+        let (roots, own) = both(roots, both(self.chain(), self.key()))?;
+        let builder = match roots {
+            None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))),
+            Some(roots) => builder.with_root_certificates(roots),
         };
-        let cert = bytes_of("cert_file", &self.cert_file, &self.cert_pem)?;
-        let mut config = match cert {
-            None => builder.with_no_client_auth(),
-            Some(cert) => {
-                let chain = certificates("cert_file", &cert)?;
-                let key = bytes_of("key_file", &self.key_file, &self.key_pem)?
-                    .ok_or(TlsError::Content { key: "key_file", problem: "the certificate needs its key".to_owned() })?;
-                let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| TlsError::Content {
-                    key: "key_file",
-                    problem: format!("no private key in PEM form: {error}"),
-                })?;
-                builder.with_client_auth_cert(chain, key)?
+        let mut config = match own {
+            (None, _) => builder.with_no_client_auth(),
+            (Some(_), None) => return Err(wrong("cert_file", "the certificate needs its key")),
+            (Some(chain), Some(key)) => {
+                builder.with_client_auth_cert(chain, key).map_err(|error| wrong("key_file", error.to_string()))?
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -215,39 +202,57 @@ impl TlsClientSettings {
         }
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
+    fn chain(&self) -> Result<Option<Vec<CertificateDer<'static>>>, BuildError> {
+        let Some((bytes, key)) = bytes_of("cert", &self.cert_file, &self.cert_pem)? else { return Ok(None) };
+        certificates(&key, &bytes).map(Some)
+    }
+
+    fn key(&self) -> Result<Option<PrivateKeyDer<'static>>, BuildError> {
+        let Some((bytes, key)) = bytes_of("key", &self.key_file, &self.key_pem)? else { return Ok(None) };
+        let read = PrivateKeyDer::from_pem_slice(&bytes);
+        read.map(Some).map_err(|error| wrong(&key, format!("there is no private key in it: {error}")))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, BuildError> {
         let mut roots = RootCertStore::empty();
-        let own = bytes_of("ca_file", &self.ca_file, &self.ca_pem)?;
-        if let Some(pem) = &own {
-            for certificate in certificates("ca_file", pem)? {
-                roots.add(certificate).map_err(|error| TlsError::Content { key: "ca_file", problem: error.to_string() })?;
+        let own = bytes_of("ca", &self.ca_file, &self.ca_pem)?;
+        if let Some((bytes, key)) = &own {
+            for certificate in certificates(key, bytes)? {
+                roots.add(certificate).map_err(|error| wrong(key, error.to_string()))?;
             }
         }
         if own.is_none() || self.include_system_ca_certs_pool {
             let system = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(system.certs);
             if roots.is_empty() {
-                return Err(TlsError::NoRoots);
+                let message = "no trusted certificates were found on this system";
+                return Err(wrong("ca_file", message).helped("set `ca_file`, or the variable SSL_CERT_FILE"));
             }
         }
         Ok(roots)
     }
 }
 
-fn bytes_of(key: &'static str, file: &str, pem: &Secret) -> Result<Option<Vec<u8>>, TlsError> {
-    if !file.is_empty() {
-        return fs::read(Path::new(file)).map(Some).map_err(|source| TlsError::Read { key, path: file.to_owned(), source });
-    }
-    Ok((!pem.expose().is_empty()).then(|| pem.expose().as_bytes().to_vec()))
+fn wrong(key: &str, problem: impl Into<String>) -> BuildError {
+    BuildError::setting(format!("tls::{key}"), problem)
 }
 
-fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|error| TlsError::Content { key, problem: format!("not in PEM form: {error}") })?;
-    if found.is_empty() {
-        return Err(TlsError::Content { key, problem: "no certificate in PEM form".to_owned() });
+/// The bytes of `<name>_file` or `<name>_pem`, and which of the two it was.
+fn bytes_of(name: &str, file: &str, pem: &Secret) -> Result<Option<(Vec<u8>, String)>, BuildError> {
+    if file.is_empty() {
+        return Ok((!pem.expose().is_empty()).then(|| (pem.expose().as_bytes().to_vec(), format!("{name}_pem"))));
     }
-    Ok(found)
+    let key = format!("{name}_file");
+    match fs::read(Path::new(file)) {
+        Ok(bytes) => Ok(Some((bytes, key))),
+        Err(error) => Err(wrong(&key, format!("cannot read {file}: {error}"))),
+    }
+}
+
+fn certificates(key: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BuildError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| wrong(key, format!("this is not PEM: {error}")))?;
+    if found.is_empty() { Err(wrong(key, "there is no certificate in it")) } else { Ok(found) }
 }
 
 fn suite(name: &str) -> Option<SupportedCipherSuite> {
@@ -289,7 +294,7 @@ struct Loaded {
 
 impl TlsClient {
     /// Reads the files. `alpn`: the protocols offered, best first.
-    pub fn new(settings: TlsClientSettings, alpn: &'static [&'static [u8]]) -> Result<Self, TlsError> {
+    pub fn new(settings: TlsClientSettings, alpn: &'static [&'static [u8]]) -> Result<Self, BuildError> {
         // Stamps first: a file that changes while it is read is read again.
         let stamps = settings.stamps();
         let config = Arc::new(settings.load(alpn)?);
@@ -318,12 +323,10 @@ impl TlsClient {
     }
 
     /// The name to ask for and to check, given the endpoint's host.
-    pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
+    pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, BuildError> {
         let name = if self.settings.server_name_override.is_empty() { host } else { &self.settings.server_name_override };
-        ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Content {
-            key: "server_name_override",
-            problem: format!("`{name}` is not a name a certificate can have"),
-        })
+        let wrong = |_| wrong("server_name_override", format!("`{name}` is not a name a certificate can have"));
+        ServerName::try_from(name.to_owned()).map_err(wrong)
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::{Diagnostics, GoDuration, Node, Secret, StringList},
-    runtime::BuildError,
+    runtime::{BuildError, both},
 };
 
 /// Files are looked at again no more often than this where `reload_interval` is not written.
@@ -95,7 +95,7 @@ impl TlsServerSettings {
         if self.tpm.enabled {
             found.error(at("tpm"), "weir cannot use keys in a TPM", Some("give the key as `key_file`".to_owned()));
         }
-        if let Err(BuildError::Setting { path, message }) = versions(&self.min_version, &self.max_version) {
+        if let Err(BuildError::Setting { path, message, .. }) = versions(&self.min_version, &self.max_version) {
             found.error(at(&path), message, Some("use \"1.2\" or \"1.3\"".to_owned()));
         }
         if !self.cipher_suites.0.is_empty() || self.include_insecure_cipher_suites {
@@ -156,7 +156,7 @@ struct Looked {
 
 impl ServerTls {
     pub(in crate::transport) fn load(settings: &TlsServerSettings, key: &str) -> Result<Self, BuildError> {
-        let current = config(settings, key)?;
+        let current = config(settings).map_err(|error| error.under(key))?;
         let interval = settings.reload_interval.map_or(LOOK_AGAIN_AFTER, |written| written.0);
         let files: Vec<PathBuf> = [
             (&settings.cert_file, true),
@@ -182,7 +182,7 @@ impl ServerTls {
             looked.at = Instant::now();
             let stamps: Vec<_> = looked.stamps.iter().map(|(path, _)| stamped(path.clone())).collect();
             if stamps != looked.stamps {
-                match config(&self.settings, &self.key) {
+                match config(&self.settings) {
                     Ok(fresh) => {
                         self.current.store(Arc::new(fresh));
                         looked.stamps = stamps;
@@ -204,25 +204,42 @@ fn stamped(path: PathBuf) -> (PathBuf, Option<(SystemTime, u64)>) {
     (path, stamp)
 }
 
-fn config(settings: &TlsServerSettings, key: &str) -> Result<ServerConfig, BuildError> {
-    let wrong = |name: &str, problem: String| BuildError::setting(format!("{key}::tls::{name}"), problem);
-    let read = |file: &str, pem: &Secret, name: &str| -> Result<Vec<u8>, BuildError> {
+/// What the files hold. Everything that is wrong with them is told; paths are those of the server block (`tls::cert_file`).
+pub(in crate::transport) fn config(settings: &TlsServerSettings) -> Result<ServerConfig, BuildError> {
+    let wrong = |name: &str, problem: String| BuildError::setting(format!("tls::{name}"), problem);
+    let read = |file: &str, pem: &Secret, name: &str| -> Result<(Vec<u8>, String), BuildError> {
         if file.is_empty() {
-            return Ok(pem.expose().as_bytes().to_vec());
+            return Ok((pem.expose().as_bytes().to_vec(), format!("{name}_pem")));
         }
-        fs::read(Path::new(file)).map_err(|error| wrong(&format!("{name}_file"), format!("cannot read {file}: {error}")))
+        let bytes = fs::read(Path::new(file));
+        let bytes = bytes.map_err(|error| wrong(&format!("{name}_file"), format!("cannot read {file}: {error}")))?;
+        Ok((bytes, format!("{name}_file")))
     };
-    let certificates = |pem: &[u8], name: &str| -> Result<Vec<CertificateDer<'static>>, BuildError> {
-        let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = |file: &str, pem: &Secret, name: &str| -> Result<Vec<CertificateDer<'static>>, BuildError> {
+        let (bytes, key) = read(file, pem, name)?;
+        let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         match list {
             Ok(list) if !list.is_empty() => Ok(list),
-            Ok(_) => Err(wrong(name, "there is no certificate in it".to_owned())),
-            Err(error) => Err(wrong(name, format!("is not PEM: {error}"))),
+            Ok(_) => Err(wrong(&key, "there is no certificate in it".to_owned())),
+            Err(error) => Err(wrong(&key, format!("this is not PEM: {error}"))),
         }
     };
-    let chain = certificates(&read(&settings.cert_file, &settings.cert_pem, "cert")?, "cert_file")?;
-    let private = PrivateKeyDer::from_pem_slice(&read(&settings.key_file, &settings.key_pem, "key")?)
-        .map_err(|error| wrong("key_file", format!("there is no private key in it: {error}")))?;
+    let private = || {
+        let (bytes, key) = read(&settings.key_file, &settings.key_pem, "key")?;
+        PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| wrong(&key, format!("there is no private key in it: {error}")))
+    };
+    let authorities = || {
+        let mut roots = RootCertStore::empty();
+        if settings.client_ca_file.is_empty() {
+            return Ok(roots);
+        }
+        for authority in certificates(&settings.client_ca_file, &Secret::default(), "client_ca")? {
+            roots.add(authority).map_err(|error| wrong("client_ca_file", error.to_string()))?;
+        }
+        Ok(roots)
+    };
+    let pair = both(certificates(&settings.cert_file, &settings.cert_pem, "cert"), private());
+    let ((chain, private), roots) = both(pair, authorities())?;
 
     let provider = provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -231,10 +248,6 @@ fn config(settings: &TlsServerSettings, key: &str) -> Result<ServerConfig, Build
     let builder = if settings.client_ca_file.is_empty() {
         builder.with_no_client_auth()
     } else {
-        let mut roots = RootCertStore::empty();
-        for authority in certificates(&read(&settings.client_ca_file, &Secret::default(), "client_ca")?, "client_ca_file")? {
-            roots.add(authority).map_err(|error| wrong("client_ca_file", error.to_string()))?;
-        }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| wrong("client_ca_file", error.to_string()))?;

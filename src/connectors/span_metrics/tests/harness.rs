@@ -51,6 +51,7 @@ impl Bench {
     pub(super) fn new(yaml: &str, renders: bool, derives: bool) -> Self {
         let telemetry = Telemetry::default();
         let context = BuildContext {
+            notes: crate::component::Notes::default(),
             id: ComponentId::parse("span_metrics").unwrap(),
             telemetry: telemetry.clone(),
             health: Arc::new(Health::default()),

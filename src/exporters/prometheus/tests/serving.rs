@@ -44,6 +44,7 @@ async fn start(pairs: &[(&str, ConfigValue)]) -> Running {
     let config = Config::read(&settings(&pairs), &mut found);
     assert!(!found.has_errors(), "{found:?}");
     let context = BuildContext {
+        notes: crate::component::Notes::default(),
         id: ComponentId::parse("prometheus/test").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::new(Health::default()),

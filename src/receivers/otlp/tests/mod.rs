@@ -103,6 +103,7 @@ impl Setup {
         let telemetry = Telemetry::default();
         let health = Arc::new(Health::default());
         let context = BuildContext {
+            notes: crate::component::Notes::default(),
             id: ComponentId::parse("otlp").unwrap(),
             telemetry: telemetry.clone(),
             health: health.clone(),

@@ -112,6 +112,7 @@ async fn an_authenticator_that_is_not_there_stops_the_start() {
     let mut found = loaded.found;
     let config = Config::read(&loaded.node, &mut found);
     let context = BuildContext {
+        notes: crate::component::Notes::default(),
         id: ComponentId::parse("otlp").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::default(),
@@ -119,5 +120,5 @@ async fn an_authenticator_that_is_not_there_stops_the_start() {
         clock: Clock::system(),
     };
     let error = config.build(context).err().unwrap().to_string();
-    assert_eq!(error, "protocols::grpc::auth::authenticator: `nobody` is not in `service::extensions`");
+    assert_eq!(error, "protocols::grpc::auth::authenticator: the authenticator `nobody` is not in `service::extensions`");
 }
