@@ -88,9 +88,12 @@ fn record(payload: &Bytes) -> Record {
     Record { position, source: SourceId(0), received: UnixNanos(T0), batch, derived_from: None }
 }
 
+/// What weir uses without a file.
+const EMBEDDED: &str = include_str!("../src/cli/default.yaml");
+
 fn connector(yaml: &str) -> (Box<dyn Connector>, Arc<dyn PageSource>) {
     let loaded = load(&[Input::Text { name: "bench".to_owned(), text: yaml.to_owned() }], &Machine);
-    let config = Config::read(&loaded.node, &mut Diagnostics::default());
+    let config = Config::read(loaded.node.nearest("connectors::span_metrics"), &mut Diagnostics::default());
     let context = BuildContext {
         notes: weir::component::Notes::default(),
         id: ComponentId::parse("span_metrics").expect("a good id"),
@@ -140,7 +143,7 @@ fn updates(c: &mut Criterion) {
         let payloads = requests(rows);
         let records: Vec<Record> = payloads.iter().map(record).collect();
         for (way, yaml) in
-            [("from_index", "exemplars: {enabled: true}"), ("both_families", weir::connectors::span_metrics::EMBEDDED_DEFAULT)]
+            [("from_index", "connectors: {span_metrics: {exemplars: {enabled: true}}}"), ("both_families", EMBEDDED)]
         {
             let (mut connector, _page) = connector(yaml);
             let mut out = Vec::new();

@@ -17,7 +17,7 @@
 //!
 //! Names, defaults and counting rules are the Collector's. Keys that only weir has: `families`, `span_kinds`, `unknown_service`,
 //! `adjusted_counts`, `series_identity`, `instance_id`, `native_histograms`, `first_sample_zero`, `cardinality`; what they do stands at
-//! [`Settings`]. [`EMBEDDED_DEFAULT`] is what weir uses without a file.
+//! [`Settings`]. What weir uses without a file stands in `cli/default.yaml`.
 //!
 //! Times are those at which records were received, so that a replay gives the same rows.
 
@@ -64,21 +64,6 @@ use dimensions::Dimensions;
 use labels::{Labelling, Shown};
 use owners::{Identity, Owners};
 use settings::{AdjustedCounts, Family, SpanKind, Temporality};
-
-/// The settings of the `span_metrics:` block that weir uses when there is no file.
-pub const EMBEDDED_DEFAULT: &str = "\
-families: [collector, tempo]
-series_identity: service
-span_kinds: [server, consumer, client, producer]
-unknown_service: unknown_service
-adjusted_counts: exact
-instance_id: \"off\"
-exemplars: {enabled: true}
-series_expiration: 24h
-metrics_flush_interval: 15s
-cardinality: {rows_max: 100000, rows_per_service_max: 10000, warn_at: 0.8, hold: 10m}
-dimensions: [{name: service.namespace}]
-";
 
 /// A connector's settings, read and checked.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Config, EMBEDDED_DEFAULT, Settings, glob::Glob, page::metric_name, text::push_value, trace_state::Threshold},
+    super::{Config, Settings, glob::Glob, page::metric_name, text::push_value, trace_state::Threshold},
     harness::*,
 };
 use crate::{
@@ -25,7 +25,10 @@ fn problems(yaml: &str) -> Vec<(Level, String)> {
 
 #[test]
 fn the_embedded_default_reads_and_is_what_it_says() {
-    let settings = settings(EMBEDDED_DEFAULT);
+    let node = node(include_str!("../../../cli/default.yaml"));
+    let mut found = Diagnostics::default();
+    let settings = Config::read(node.nearest("connectors::span_metrics"), &mut found).settings;
+    assert!(found.found.is_empty(), "{found:?}");
     assert!(settings.exemplars.enabled);
     assert_eq!(settings.span_kinds.len(), 4);
     assert!(settings.cardinality.get().is_some());
