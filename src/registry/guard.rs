@@ -146,6 +146,11 @@ impl Guard {
         self.names.iter().zip(&self.demand).map(|(name, demand)| (&**name, demand.estimate()))
     }
 
+    /// Forgets an owner's folds: its number will be another's.
+    pub fn forget(&mut self, owner: u32) {
+        self.owners.remove(&owner);
+    }
+
     /// Lifts folds that have held long enough where the rows are down to six tenths of the budget, and forgets owners without rows.
     pub fn relax(&mut self, now_unix_nanos: u64, rows: usize, owner_rows: impl Fn(u32) -> usize) {
         let limits = self.limits;

@@ -54,7 +54,7 @@ use crate::{
     internal_telemetry::{self, Telemetry},
     journal::Record,
     otlp::{ScanLimits, scan},
-    registry::{self, GuardLimits, RowStore},
+    registry::{self, GuardLimits, RowStore, Scope},
     runtime::BuildError,
     signal::{Batch, ComponentId, Context, Signal, SpanIndex, UnixNanos},
 };
@@ -134,6 +134,9 @@ impl State {
         let all: HashSet<u32> = gone.iter().copied().collect();
         for stream in &mut self.streams {
             stream.store.remove_where(|key, _| all.contains(&key.head.owner));
+            if let Some(guard) = &mut stream.guard {
+                gone.iter().for_each(|owner| guard.forget(*owner));
+            }
         }
         self.owners.remove(gone);
     }
@@ -286,8 +289,12 @@ impl SpanMetrics {
         if state.labelling.with_target {
             gone.extend(state.owners.beyond(self.resources_max));
         } else {
+            // One that has folds stays until they are lifted: it would come back with all that made them.
+            let folded = |number: u32| {
+                state.streams.iter().filter_map(|stream| stream.guard.as_ref()).any(|g| g.folded(Scope::Owner(number)) != 0)
+            };
             let empty = state.owners.iter().filter(|(_, owner)| owner.rows.iter().all(|rows| *rows == 0));
-            gone.extend(empty.map(|(number, _)| number));
+            gone.extend(empty.map(|(number, _)| number).filter(|number| !folded(*number)));
         }
         gone.sort_unstable();
         gone.dedup();

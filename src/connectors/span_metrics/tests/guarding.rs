@@ -94,3 +94,15 @@ fn a_fold_holds_and_is_lifted_when_there_is_room_again() {
     bench.take(&request("cart", vec![of_route("a", "/y")]), T0 + 62 * SECOND);
     assert!(calls(&bench.scrape()).any(|(series, _)| series.contains("route=\"/y\"")));
 }
+
+#[test]
+fn a_fold_ends_with_its_service() {
+    let yaml = "{instance_id: 'off', metrics_expiration: 30s, dimensions: [{name: route}], \
+                cardinality: {rows_max: 200, rows_per_service_max: 40, hold: 1h}}";
+    let mut bench = Bench::rendering(yaml);
+    bench.take(&request("cart", (0..100).map(|n| of_route("a", &format!("/{n}"))).collect()), T0);
+    bench.flush(T0 + 40 * SECOND);
+    // It gets the number that cart had.
+    bench.take(&request("web", vec![of_route("a", "/new")]), T0 + 41 * SECOND);
+    assert!(calls(&bench.scrape()).any(|(series, _)| series.contains("route=\"/new\"")));
+}
