@@ -60,6 +60,7 @@ pub const SPAN_METRICS_OVERFLOWED: &str = "weir_span_metrics_overflowed_spans";
 pub const SPAN_METRICS_FOLDED: &str = "weir_span_metrics_folded_spans";
 pub const SPAN_METRICS_FOLDED_LABELS: &str = "weir_span_metrics_folded_labels";
 pub const SPAN_METRICS_LABEL_DEMAND: &str = "weir_span_metrics_label_demand";
+pub const SPAN_METRICS_CUT: &str = "weir_span_metrics_cut_values";
 pub const SPAN_METRICS_ROWS: &str = "weir_span_metrics_rows";
 pub const SPAN_METRICS_RESOURCES: &str = "weir_span_metrics_resources";
 

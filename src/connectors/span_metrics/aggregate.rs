@@ -8,6 +8,7 @@ use super::{
     fold,
     owners::Owners,
     settings::AdjustedCounts,
+    text::{self, VALUE_BYTES_MAX},
     trace_state::Threshold,
 };
 use crate::{
@@ -79,6 +80,8 @@ pub(super) struct Tally {
     pub(super) overflowed: u64,
     /// Counted in a row with a folded label.
     pub(super) folded: u64,
+    /// Names and values that were cut.
+    pub(super) cut: u64,
 }
 
 /// A span on its way to its row.
@@ -100,6 +103,8 @@ pub(super) struct Aggregator {
     scratch: Vec<u8>,
     text: String,
     random: u64,
+    /// Values cut in this batch.
+    cut: u64,
 }
 
 struct Batch<'a> {
@@ -114,7 +119,7 @@ struct Batch<'a> {
 impl Aggregator {
     pub(super) fn new(rules: Rules) -> Self {
         // Any number but 0 will do; a fixed one makes a replay give the same counts.
-        Self { rules, scratch: Vec::new(), text: String::new(), random: 0x9e37_79b9_7f4a_7c15 }
+        Self { rules, scratch: Vec::new(), text: String::new(), random: 0x9e37_79b9_7f4a_7c15, cut: 0 }
     }
 
     pub(super) fn consume<L>(
@@ -129,6 +134,7 @@ impl Aggregator {
         for entry in &index.resources {
             self.resource(payload, index, entry, received_unix_nanos, owners, streams, &mut tally);
         }
+        tally.cut = std::mem::take(&mut self.cut) + owners.take_cut();
         tally
     }
 
@@ -145,6 +151,11 @@ impl Aggregator {
         let spans = index.spans.get(entry.first_span as usize..entry.end_span as usize).unwrap_or_default();
         if spans.is_empty() {
             return;
+        }
+        if owners.are_many_without_rows() {
+            owners.remove_without_rows(|owner| {
+                streams.iter().filter_map(|stream| stream.guard.as_ref()).any(|guard| guard.folded(Scope::Owner(owner)) != 0)
+            });
         }
         let resource = slice(payload, entry.resource);
         let seen = owners.look_up(resource, received_unix_nanos);
@@ -237,7 +248,11 @@ impl Aggregator {
         let rules = &self.rules;
         let kind = if rules.with_kind { span.kind.min(15) } else { 0 };
         let status = if rules.with_status { span.status.min(15) } else { 0 };
-        let name = if rules.with_name { span.name } else { (0, 0) };
+        let mut name = if rules.with_name { span.name } else { (0, 0) };
+        if name.1 as usize > VALUE_BYTES_MAX {
+            name.1 = cut_len(slice(batch.payload, name));
+            self.cut += 1;
+        }
         let head = KeyHead {
             owner: batch.owner,
             name_len: name.1,
@@ -258,10 +273,17 @@ impl Aggregator {
 
     /// Appends each dimension's name and text to the scratch bytes, so that different ones cannot look alike.
     fn push_dimensions(&mut self, dimensions: &Dimensions, span: AttributesView<'_>, around: &[AttributesView<'_>]) {
-        let Self { scratch, text, .. } = self;
+        let Self { scratch, text, cut, .. } = self;
         dimensions.each(span, around, |name, value| {
             text.clear();
             value.push_text(text);
+            if text.len().max(name.len()) > VALUE_BYTES_MAX {
+                *cut += 1;
+                if name.len() > VALUE_BYTES_MAX {
+                    return;
+                }
+                text.truncate(text.floor_char_boundary(VALUE_BYTES_MAX));
+            }
             wire::put_bytes_always(scratch, 1, name.as_bytes());
             wire::put_bytes_always(scratch, 2, text.as_bytes());
         });
@@ -374,9 +396,9 @@ impl Aggregator {
         if !self.rules.scopes.is_empty() {
             let scope = ScopeView::new(slice(batch.payload, span.scope));
             if !scope.name.is_empty() && self.rules.scopes.iter().any(|name| name == scope.name) {
-                put_text_attribute(&mut out, 1, "span.instrumentation.scope.name", scope.name);
+                put_text_attribute(&mut out, 1, "span.instrumentation.scope.name", text::cut(scope.name));
                 if !scope.version.is_empty() {
-                    put_text_attribute(&mut out, 1, "span.instrumentation.scope.version", scope.version);
+                    put_text_attribute(&mut out, 1, "span.instrumentation.scope.version", text::cut(scope.version));
                 }
             }
         }
@@ -487,6 +509,17 @@ fn candidate(batch: &Batch<'_>, span: &SpanEntry, value: f64, error: bool) -> Op
         unix_nanos: batch.received_unix_nanos,
         error,
     })
+}
+
+/// How much of a name is kept.
+#[cold]
+fn cut_len(name: &[u8]) -> u32 {
+    let goes_on = |byte: &u8| byte & 0xc0 == 0x80;
+    let mut len = VALUE_BYTES_MAX.min(name.len());
+    while len > 0 && name.get(len).is_some_and(goes_on) {
+        len -= 1;
+    }
+    len as u32
 }
 
 #[inline]

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{glob::Glob, settings::Dimension, text::push_value};
+use super::{
+    glob::Glob,
+    settings::Dimension,
+    text::{VALUE_BYTES_MAX, cut, push_value},
+};
 use crate::otlp::{
     view::{AnyValueView, AttributeView, AttributesView},
     wire,
@@ -14,6 +18,9 @@ pub(super) struct Dimensions {
     named: Vec<(Box<str>, Option<Box<str>>)>,
     globs: Vec<Glob>,
 }
+
+/// Labels that globs may find for one row; the first in the order of their names.
+const GLOBBED_MAX: usize = 64;
 
 /// One label value found on a span.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +44,11 @@ impl<'a> Value<'a> {
     /// Appends a `KeyValue` field with number `field`.
     fn put(self, out: &mut Vec<u8>, field: u32, name: &str) {
         match self {
+            Self::Attribute(value, bytes) if bytes.len() > VALUE_BYTES_MAX => {
+                let mut text = String::new();
+                push_value(&mut text, value);
+                put_text_attribute(out, field, name, cut(&text));
+            }
             Self::Attribute(_, bytes) => wire::put_message(out, field, |out| {
                 wire::put_bytes(out, 1, name.as_bytes());
                 wire::put_bytes_always(out, 2, bytes);
@@ -104,7 +116,7 @@ impl Dimensions {
         for attribute in span.iter().filter(fits) {
             seen.entry(attribute.key()).or_insert_with(|| Value::of(&attribute));
         }
-        for (name, value) in &seen {
+        for (name, value) in seen.iter().take(GLOBBED_MAX) {
             each(name, *value);
         }
         let mut outer: BTreeMap<&'a str, Value<'a>> = BTreeMap::new();
@@ -113,13 +125,17 @@ impl Dimensions {
                 outer.entry(attribute.key()).or_insert_with(|| Value::of(&attribute));
             }
         }
-        for (name, value) in outer {
+        for (name, value) in outer.into_iter().take(GLOBBED_MAX.saturating_sub(seen.len())) {
             each(name, value);
         }
     }
 
     /// The attributes as `KeyValue` fields with number `field`.
     pub(super) fn encode(&self, span: AttributesView<'_>, around: &[AttributesView<'_>], field: u32, out: &mut Vec<u8>) {
-        self.each(span, around, |name, value| value.put(out, field, name));
+        self.each(span, around, |name, value| {
+            if name.len() <= VALUE_BYTES_MAX {
+                value.put(out, field, name);
+            }
+        });
     }
 }

@@ -4,7 +4,8 @@
 //! Out:  metrics, each `metrics_flush_interval`, into the pipelines that name it as a receiver; and the rows themselves where such a
 //!       pipeline is a bare `prometheus` exporter.
 //! Full: rows are bounded by `aggregation_cardinality_limit` or by `cardinality`, which folds labels and keeps the totals.
-//! Lost: spans without a service name (counted), unless `unknown_service` is set.
+//! Lost: spans without a service name (counted), unless `unknown_service` is set; of a name or value all behind its first KiB (counted),
+//!       and of a resource's attributes what goes beyond 16 KiB.
 //!
 //! ```yaml
 //! connectors:
@@ -149,6 +150,7 @@ struct Metrics {
     backwards: IntCounter,
     overflowed: IntCounter,
     folded: IntCounter,
+    cut: IntCounter,
     rows: IntGauge,
     resources: IntGauge,
     telemetry: Telemetry,
@@ -341,6 +343,16 @@ impl Connector for SpanMetrics {
         self.metrics.backwards.inc_by(tally.backwards);
         self.metrics.overflowed.inc_by(tally.overflowed);
         self.metrics.folded.inc_by(tally.folded);
+        if tally.cut > 0 {
+            if self.metrics.cut.get() == 0 {
+                tracing::warn!(
+                    connector = %self.metrics.id,
+                    bytes_max = text::VALUE_BYTES_MAX,
+                    "names or values of labels are longer than is kept and are cut; further ones are only counted"
+                );
+            }
+            self.metrics.cut.inc_by(tally.cut);
+        }
         self.dropped.nameless += tally.nameless;
         self.dropped.other_kind += tally.other_kind;
     }
@@ -411,6 +423,11 @@ impl Metrics {
             folded: telemetry.counter(
                 internal_telemetry::SPAN_METRICS_FOLDED,
                 "Spans that came with a new value of a folded label.",
+                &labels,
+            ),
+            cut: telemetry.counter(
+                internal_telemetry::SPAN_METRICS_CUT,
+                "Names and values of labels that were cut for their length.",
                 &labels,
             ),
             telemetry: telemetry.clone(),

@@ -1,12 +1,17 @@
 //! Whose rows there are: resources, or services, by what identifies them.
 
-use std::hash::BuildHasher;
+use std::{borrow::Cow, hash::BuildHasher};
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
+use ring::digest;
 
-use super::{settings::SERVICE_NAME, text::push_value};
+use super::{
+    dimensions::put_text_attribute,
+    settings::SERVICE_NAME,
+    text::{VALUE_BYTES_MAX, cut, push_value},
+};
 use crate::otlp::{
-    view::{AnyValueView, AttributesView, ResourceView, View},
+    view::{AnyValueView, AttributeView, AttributesView, ResourceView, View},
     wire,
 };
 
@@ -58,16 +63,27 @@ pub(super) struct Owners {
     unknown: Option<Box<str>>,
     all: Vec<Owner>,
     vacant: Vec<u32>,
-    by_identity: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
+    by_identity: HashTable<u32>,
     aliases: HashTable<Alias>,
     alias_bytes: usize,
     hasher: foldhash::fast::RandomState,
     uses: u64,
+    /// Owners made since those without rows were last looked for.
+    made: usize,
+    cut: u64,
 }
 
 /// Beyond either, the aliases are forgotten and learnt anew.
 const ALIASES_MAX: usize = 16_384;
 const ALIAS_BYTES_MAX: usize = 16 << 20;
+/// A resource that is longer is no alias but looked at each time.
+const ALIAS_MAX: usize = 1 << 20;
+/// Of a resource's attributes so much is kept; each value is cut as a label's is.
+const RESOURCE_BYTES_MAX: usize = 16 << 10;
+/// A longer identity is kept as its digest.
+const IDENTITY_BYTES_MAX: usize = 256;
+/// Owners that may have been made before those without rows are taken out.
+const WITHOUT_ROWS_MAX: usize = 4000;
 
 /// What a look-up came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +100,13 @@ impl Owners {
             unknown: unknown.map(Into::into),
             all: Vec::new(),
             vacant: Vec::new(),
-            by_identity: HashMap::default(),
+            by_identity: HashTable::new(),
             aliases: HashTable::new(),
             alias_bytes: 0,
             hasher: foldhash::fast::RandomState::default(),
             uses: 0,
+            made: 0,
+            cut: 0,
         }
     }
 
@@ -112,7 +130,11 @@ impl Owners {
     }
 
     fn learn(&mut self, hash: u64, bytes: &[u8]) -> Option<u32> {
-        let owner = self.owner_of(bytes);
+        let kept = shortened(bytes, &mut self.cut);
+        let owner = self.owner_of(&kept);
+        if bytes.len() > ALIAS_MAX {
+            return owner;
+        }
         if self.aliases.len() >= ALIASES_MAX || self.alias_bytes + bytes.len() > ALIAS_BYTES_MAX {
             self.forget_aliases();
         }
@@ -155,18 +177,23 @@ impl Owners {
                 out.into()
             }
         };
-        if let Some(known) = self.by_identity.get(&identity) {
-            return Some(*known);
+        let identity = if identity.len() > IDENTITY_BYTES_MAX {
+            digest::digest(&digest::SHA256, &identity).as_ref().into()
+        } else {
+            identity
+        };
+        if let Some(known) = self.find(&identity) {
+            return Some(known);
         }
         let resource: Box<[u8]> = match self.identity {
             Identity::Service => {
                 let mut out = Vec::new();
-                super::dimensions::put_text_attribute(&mut out, 1, SERVICE_NAME, &service);
+                put_text_attribute(&mut out, 1, SERVICE_NAME, &service);
                 out.into()
             }
             _ => bytes.into(),
         };
-        let owner = Owner { service, job, instance, resource, identity: identity.clone(), live: true, ..Owner::default() };
+        let owner = Owner { service, job, instance, resource, identity, live: true, ..Owner::default() };
         let number = self.vacant.pop().unwrap_or_else(|| {
             self.all.push(Owner::default());
             (self.all.len() - 1) as u32
@@ -174,8 +201,28 @@ impl Owners {
         if let Some(place) = self.all.get_mut(number as usize) {
             *place = owner;
         }
-        self.by_identity.insert(identity, number);
+        self.link(number);
+        self.made += 1;
         Some(number)
+    }
+
+    fn find(&self, identity: &[u8]) -> Option<u32> {
+        let is = |number: &u32| self.all.get(*number as usize).is_some_and(|owner| *owner.identity == *identity);
+        self.by_identity.find(self.hasher.hash_one(identity), is).copied()
+    }
+
+    fn link(&mut self, number: u32) {
+        let Self { by_identity, all, hasher, .. } = self;
+        let hash = |number: &u32| all.get(*number as usize).map_or(0, |owner| hasher.hash_one(&*owner.identity));
+        by_identity.insert_unique(hash(&number), number, hash);
+    }
+
+    fn unlink(&mut self, number: u32) {
+        let Some(owner) = self.all.get(number as usize) else { return };
+        let hash = self.hasher.hash_one(&*owner.identity);
+        if let Ok(entry) = self.by_identity.find_entry(hash, |known| *known == number) {
+            entry.remove();
+        }
     }
 
     pub(super) fn get(&self, owner: u32) -> Option<&Owner> {
@@ -194,20 +241,39 @@ impl Owners {
         self.all.len() - self.vacant.len()
     }
 
+    /// Values cut since the last call.
+    pub(super) fn take_cut(&mut self) -> u64 {
+        std::mem::take(&mut self.cut)
+    }
+
+    /// Whether it is time to take out those that came to nothing.
+    pub(super) const fn are_many_without_rows(&self) -> bool {
+        self.made >= WITHOUT_ROWS_MAX
+    }
+
+    /// Takes out owners without rows, but for those that `stays` names.
+    pub(super) fn remove_without_rows(&mut self, stays: impl Fn(u32) -> bool) {
+        self.made = 0;
+        let empty = self.iter().filter(|(_, owner)| owner.rows.iter().all(|rows| *rows == 0)).map(|(number, _)| number);
+        let gone: Vec<u32> = empty.filter(|number| !stays(*number)).collect();
+        self.remove(&gone);
+    }
+
     /// The owner that stands for all services whose name was folded.
     pub(super) fn overflow(&mut self, received_unix_nanos: u64) -> Option<u32> {
         let mut resource = Vec::new();
-        super::dimensions::put_text_attribute(&mut resource, 1, SERVICE_NAME, crate::registry::FOLDED);
+        put_text_attribute(&mut resource, 1, SERVICE_NAME, crate::registry::FOLDED);
         self.look_up(&resource, received_unix_nanos).owner
     }
 
     /// Takes owners out; their rows must be gone.
     pub(super) fn remove(&mut self, gone: &[u32]) {
         for number in gone {
-            if let Some(owner) = self.all.get_mut(*number as usize)
-                && owner.live
-            {
-                self.by_identity.remove(&owner.identity);
+            if self.get(*number).is_none() {
+                continue;
+            }
+            self.unlink(*number);
+            if let Some(owner) = self.all.get_mut(*number as usize) {
                 *owner = Owner::default();
                 self.vacant.push(*number);
             }
@@ -242,6 +308,41 @@ pub(super) fn text(value: AnyValueView<'_>) -> Box<str> {
     let mut out = String::new();
     push_value(&mut out, value);
     out.into()
+}
+
+/// A resource whose attributes are as long as they may be; the same bytes where nothing is longer.
+fn shortened<'a>(resource: &'a [u8], cuts: &mut u64) -> Cow<'a, [u8]> {
+    // Nothing in it can be longer than it is itself.
+    if resource.len() <= VALUE_BYTES_MAX {
+        return Cow::Borrowed(resource);
+    }
+    let attributes = ResourceView::new(resource).attributes;
+    let is_long = |attribute: &AttributeView<'_>| {
+        attribute.key().len() > VALUE_BYTES_MAX || attribute.value_bytes().is_some_and(|value| value.len() > VALUE_BYTES_MAX)
+    };
+    if resource.len() <= RESOURCE_BYTES_MAX && !attributes.iter().any(|attribute| is_long(&attribute)) {
+        return Cow::Borrowed(resource);
+    }
+    let mut out = Vec::new();
+    // What names the service comes first, so that it stays whatever the rest is.
+    for wanted in [true, false] {
+        for attribute in attributes.iter() {
+            let key = attribute.key();
+            if matches!(key, SERVICE_NAME | SERVICE_NAMESPACE | SERVICE_INSTANCE_ID) != wanted {
+                continue;
+            }
+            let room = RESOURCE_BYTES_MAX.saturating_sub(out.len());
+            if key.len() > VALUE_BYTES_MAX || attribute.bytes().len().min(key.len() + VALUE_BYTES_MAX) > room {
+                *cuts += 1;
+            } else if is_long(&attribute) {
+                *cuts += 1;
+                put_text_attribute(&mut out, 1, key, cut(&text(attribute.value())));
+            } else {
+                wire::put_bytes_always(&mut out, 1, attribute.bytes());
+            }
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The attributes in an order of their own, so that the order they came in does not matter.

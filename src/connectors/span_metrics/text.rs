@@ -6,6 +6,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::otlp::view::AnyValueView;
 
+/// Bytes of a label's value that are kept; longer ones are cut at the end of a letter. Attributes with longer names are no labels.
+pub(super) const VALUE_BYTES_MAX: usize = 1024;
+
+/// The part of `text` that is kept.
+pub(super) fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(VALUE_BYTES_MAX)).unwrap_or(text)
+}
+
 /// Appends `value` as text. Arrays and lists are JSON with sorted keys; bytes are base64.
 pub(super) fn push_value(out: &mut String, value: AnyValueView<'_>) {
     match value {

@@ -1,7 +1,8 @@
 //! What happens when the budget of rows runs out.
 #![expect(clippy::float_cmp, reason = "sums of few whole numbers are exact")]
 
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceRequest, trace::v1::Span};
+use prost::Message;
 
 use super::harness::*;
 
@@ -105,4 +106,43 @@ fn a_fold_ends_with_its_service() {
     // It gets the number that cart had.
     bench.take(&request("web", vec![of_route("a", "/new")]), T0 + 41 * SECOND);
     assert!(calls(&bench.scrape()).any(|(series, _)| series.contains("route=\"/new\"")));
+}
+
+#[test]
+fn resources_that_make_no_rows_do_not_pile_up() {
+    let mut bench = Bench::rendering("{instance_id: 'off', span_kinds: [server]}");
+    let internal = Span { kind: 1, ..span("a", 1) };
+    for n in 0..100 {
+        let parts = (0..100).map(|m| resource_spans(vec![text("service.name", &format!("{n}/{m}"))], vec![internal.clone()]));
+        bench.take(&ExportTraceServiceRequest { resource_spans: parts.collect() }, T0);
+    }
+    assert!(bench.own("weir_span_metrics_resources") <= 4096.0);
+    bench.take(&request("cart", vec![span("a", 1)]), T0);
+    assert_eq!(calls(&bench.scrape()).count(), 1);
+}
+
+#[test]
+fn what_is_very_long_is_cut() {
+    let mut bench = Bench::new("{instance_id: 'off', dimensions: [{name: route}, {glob: 'x.**'}]}", true, true);
+    let long = |letter: &str| letter.repeat(100_000);
+    let attributes = vec![text("route", &long("ü")), text("x.y", "kept"), text(&format!("x.{}", long("k")), "left out")];
+    let spans = |name: &str| vec![Span { name: long(name), attributes: attributes.clone(), ..span("", 1) }];
+    let resource = |tail: &str| vec![text("service.name", &long("s")), text("host.name", &(long("h") + tail))];
+    for tail in ["1", "2"] {
+        let parts = vec![resource_spans(resource(tail), spans("n"))];
+        bench.take(&ExportTraceServiceRequest { resource_spans: parts }, T0);
+    }
+    let page = bench.scrape();
+    let found: Vec<_> = calls(&page).collect();
+    let [(series, count)] = &*found else { panic!("resources that differ far behind are one") };
+    assert_eq!(*count, 2.0);
+    assert!(series.len() < 5000, "{}", series.len());
+    for value in ["n".repeat(1024), "ü".repeat(512), "s".repeat(1024)] {
+        assert!(series.contains(&format!("\"{value}\"")), "cut at a letter's end");
+    }
+    assert!(series.contains("x_y=\"kept\""));
+    let told = bench.flush(T0 + SECOND);
+    assert!(told.encoded_len() < 20_000, "{}", told.encoded_len());
+    // Two names, two routes, two long names of attributes, and twice a service and a host.
+    assert_eq!(bench.own("weir_span_metrics_cut_values"), 10.0);
 }
