@@ -6,6 +6,7 @@
 mod auth;
 pub mod delivery;
 mod factory;
+mod state;
 
 use std::sync::Arc;
 
@@ -14,11 +15,13 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+pub use crate::journal::Position;
 pub use auth::{AuthError, ClientAuth, ServerAuth, Unbuilt};
 pub use factory::{
     ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
     ReadyProcessor, ReadyReceiver, ReceiverFactory, Tables,
 };
+pub use state::{Applied, AppliedTo, Snapshot, SnapshotError, Stateful};
 
 use crate::{
     config::{Diagnostics, Node, suggest},
@@ -145,10 +148,22 @@ pub struct Derived {
 pub trait Connector: Send {
     /// Takes one record as the pipeline's processors left it.
     fn consume(&mut self, record: &Record, out: &mut Vec<Derived>);
-    /// Called each `flush_interval` of its configuration with the present time, and once at the end.
+    /// The same for one that is [`Stateful`]: notes that `reader` (the pipeline) had this record; one that it had before changes nothing.
+    fn consume_from(&mut self, _reader: &Arc<str>, record: &Record, out: &mut Vec<Derived>) {
+        self.consume(record, out);
+    }
+    /// Called each `flush_interval` of its configuration with the present time.
     fn flush(&mut self, _now: UnixNanos, _out: &mut Vec<Derived>) {}
+    /// The last flush: what it leaves untold is never told.
+    fn finish(&mut self, now: UnixNanos, out: &mut Vec<Derived>) {
+        self.flush(now, out);
+    }
     /// Items counted but not acted on so far because of its own rules (for the books), since the last call, by reason.
     fn take_dropped(&mut self) -> Option<(&'static str, u64)> {
+        None
+    }
+    /// What it remembers, if anything.
+    fn state(&self) -> Option<Arc<dyn Stateful>> {
         None
     }
 }
@@ -269,6 +284,15 @@ pub trait Exporter: Send + Sync {
     }
     /// One attempt. The caller enforces the timeout by dropping the future.
     fn export(&self, request: Request) -> BoxFuture<'_, Outcome>;
+    /// The same for one that is [`Stateful`]: notes that `reader` (the pipeline) had these records, one a part of the request; parts that it had
+    /// before change nothing.
+    fn export_from(&self, _reader: &Arc<str>, _positions: &[Position], request: Request) -> BoxFuture<'_, Outcome> {
+        self.export(request)
+    }
+    /// What it remembers, if anything.
+    fn state(&self) -> Option<Arc<dyn Stateful>> {
+        None
+    }
     /// Told when two attempts in a row timed out: drop connections, the next attempt starts afresh.
     fn reconnect(&self) {}
     /// Called after the last export.

@@ -63,6 +63,11 @@ impl Scrapes {
             refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
         }
+        if let Some(reason) = sources.iter().find_map(|source| source.unready()) {
+            let mut refused = plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
+            refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return refused;
+        }
         let style = Style { choice: choose(headers, self.open_metrics), gzip: takes_gzip(headers), created: self.created };
         let mut response = Response::new(empty());
         if method == Method::GET {

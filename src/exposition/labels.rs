@@ -65,6 +65,12 @@ impl LabelBlock {
         Self { text: text.into_boxed_str(), identity, flags }
     }
 
+    /// The block that has this very text; `None` if none has.
+    pub fn of_text(text: &str) -> Option<Self> {
+        let block = Self::new(Pairs { rest: text });
+        (*block.text == *text).then_some(block)
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }

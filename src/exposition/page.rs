@@ -11,6 +11,10 @@ use super::{LabelBlock, sink::Gone};
 pub trait PageSource: Send + Sync {
     /// The families it has now. Families of one name from several sources are written together.
     fn families(&self) -> Vec<Family>;
+    /// Why there is nothing to show yet: the whole page is refused for so long.
+    fn unready(&self) -> Option<&'static str> {
+        None
+    }
     /// Writes the samples of `families()[number]`; stops early when [`Page::is_gone`]. A family without samples leaves no trace.
     fn render(&self, number: usize, page: &mut Page<'_>);
 }

@@ -1,5 +1,7 @@
 //! Which trace stands for a bucket: one exemplar for each bucket that was used, errors before slow spans before recent ones.
 
+use super::snapshot::{Damaged, Reader, Writer};
+
 /// A span that could become an exemplar.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
@@ -55,6 +57,44 @@ impl Exemplars {
     }
 }
 
+impl Chosen {
+    /// Bytes that one takes at least.
+    const BYTES_MIN: usize = 16 + 8 + 4;
+
+    fn save(&self, out: &mut Writer) {
+        out.number(self.bucket);
+        out.flag(self.error);
+        out.raw(&self.trace_id);
+        out.raw(&self.span_id);
+        out.double(self.value);
+        out.number(self.unix_nanos);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Self {
+            bucket: from.small()?,
+            error: from.flag()?,
+            trace_id: from.array()?,
+            span_id: from.array()?,
+            value: from.double()?,
+            unix_nanos: from.number()?,
+        })
+    }
+}
+
+impl Exemplars {
+    pub(super) fn save(&self, out: &mut Writer) {
+        out.count(self.chosen.len());
+        self.chosen.iter().for_each(|chosen| chosen.save(out));
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let count = from.count(Chosen::BYTES_MIN)?;
+        let chosen = (0..count).map(|_| Chosen::read(from)).collect::<Result<_, _>>()?;
+        Ok(Self { chosen })
+    }
+}
+
 fn beats(new: &Chosen, old: &Chosen) -> bool {
     if new.error != old.error {
         return new.error || new.unix_nanos.saturating_sub(old.unix_nanos) > HOLD_NANOS;
@@ -68,6 +108,14 @@ fn beats(new: &Chosen, old: &Chosen) -> bool {
 pub(super) struct Gate(u64);
 
 impl Gate {
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Whether to look at the exemplars now; notes the look.
     #[inline]
     pub(super) fn opens(&mut self, bucket: u32, millis: u32, error: bool) -> bool {

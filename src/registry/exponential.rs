@@ -2,6 +2,8 @@
 //!
 //! Spec: OpenTelemetry metrics data model, "ExponentialHistogram". Durations are never negative, so only the positive range is kept.
 
+use super::snapshot::{Damaged, Reader, Writer};
+
 /// A histogram with at most `max_size` buckets; bucket `i` holds values in `(base^i, base^(i+1)]`, base = 2^(2^-scale).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExponentialHistogram {
@@ -114,6 +116,30 @@ impl ExponentialHistogram {
         self.offset = offset;
         self.counts = counts;
         self.scale -= shift;
+    }
+
+    pub(super) fn save(&self, out: &mut Writer) {
+        out.signed(self.scale.into());
+        out.signed(self.offset.into());
+        for number in [self.zero, self.min, self.max] {
+            out.double(number);
+        }
+        out.count(self.counts.len());
+        self.counts.iter().for_each(|count| out.double(*count));
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>, max_size: u32) -> Result<Self, Damaged> {
+        let max_size = max_size.max(2);
+        let (scale, offset) = (from.small_signed()?, from.small_signed()?);
+        let (zero, min, max) = (from.double()?, from.double()?, from.double()?);
+        let count = from.count(1)?;
+        // No double lies in a bucket beyond these, so that no sum of them overflows.
+        let fits = (MIN_SCALE..=MAX_SCALE).contains(&scale) && offset.unsigned_abs() <= 1100 << MAX_SCALE;
+        if !fits || count > max_size as usize {
+            return Err(from.damaged("a histogram that cannot be"));
+        }
+        let counts = (0..count).map(|_| from.double()).collect::<Result<_, _>>()?;
+        Ok(Self { max_size, scale, zero, offset, counts, min, max })
     }
 
     pub fn scale(&self) -> i32 {

@@ -9,6 +9,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::snapshot::{Damaged, Reader, Writer};
+
 /// What a folded label says.
 pub const FOLDED: &str = "__overflow__";
 
@@ -22,6 +24,11 @@ pub struct GuardLimits {
     /// Part of a budget, 0 to 1.
     pub warn_at: f64,
     pub hold_nanos: u64,
+}
+
+impl GuardLimits {
+    /// Nothing is ever folded.
+    pub const NONE: Self = Self { rows_max: usize::MAX, rows_per_owner_max: usize::MAX, warn_at: 1.0, hold_nanos: 0 };
 }
 
 /// Which budget: that of all rows or of one owner's.
@@ -49,6 +56,21 @@ struct Folds {
     /// Rows at which one more label is folded; 0 as long as none is.
     next_at: usize,
     warned: bool,
+}
+
+impl Folds {
+    const BYTES_MIN: usize = 4;
+
+    fn save(&self, out: &mut Writer) {
+        out.number(self.labels);
+        out.number(self.since_unix_nanos);
+        out.count(self.next_at);
+        out.flag(self.warned);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Self { labels: from.number()?, since_unix_nanos: from.number()?, next_at: from.small()?, warned: from.flag()? })
+    }
 }
 
 /// Keeps the budgets of one store.
@@ -149,6 +171,41 @@ impl Guard {
     /// Forgets an owner's folds: its number will be another's.
     pub fn forget(&mut self, owner: u32) {
         self.owners.remove(&owner);
+    }
+
+    pub fn save(&self, out: &mut Writer) {
+        self.all.save(out);
+        let mut owners: Vec<(&u32, &Folds)> = self.owners.iter().collect();
+        owners.sort_unstable_by_key(|(owner, _)| **owner);
+        out.count(owners.len());
+        for (owner, folds) in owners {
+            out.number(*owner);
+            folds.save(out);
+        }
+        out.count(self.names.len());
+        for (name, demand) in self.names.iter().zip(&self.demand) {
+            out.text(name);
+            out.raw(&demand.registers);
+        }
+    }
+
+    /// Takes over what was saved by a guard of the same labels; its own limits stay.
+    pub fn read(&mut self, from: &mut Reader<'_>) -> Result<(), Damaged> {
+        let all = Folds::read(from)?;
+        let count = from.count(1 + Folds::BYTES_MIN)?;
+        let owners = (0..count).map(|_| Ok((from.small()?, Folds::read(from)?))).collect::<Result<_, Damaged>>()?;
+        if from.count(1 << REGISTERS_LOG2)? != self.names.len() {
+            return Err(from.damaged("other labels than there are"));
+        }
+        let mut demand = Vec::with_capacity(self.names.len());
+        for name in &self.names {
+            if from.text()? != &**name {
+                return Err(from.damaged("another label than there is"));
+            }
+            demand.push(Demand { registers: from.raw(1 << REGISTERS_LOG2)?.into() });
+        }
+        (self.all, self.owners, self.demand) = (all, owners, demand);
+        Ok(())
     }
 
     /// Lifts folds that have held long enough where the rows are down to six tenths of the budget, and forgets owners without rows.

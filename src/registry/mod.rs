@@ -8,6 +8,7 @@
 mod exemplars;
 mod exponential;
 mod guard;
+pub mod snapshot;
 mod store;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::{
     Candidate, Chosen, ExponentialHistogram,
     exemplars::{Exemplars, Gate},
+    snapshot::{Damaged, Reader, Saving, Writer},
 };
 
 /// What the rows of a store count.
@@ -175,6 +176,8 @@ pub struct RowStore<L> {
     vacant: Vec<u32>,
     live: usize,
     scrapes: u32,
+    /// Set while the rows are written down as they stood when it was.
+    saving: Option<Box<Saving>>,
 }
 
 /// A copy of one row, made under the lock and read without it.
@@ -215,6 +218,7 @@ impl<L> RowStore<L> {
             vacant: Vec::new(),
             live: 0,
             scrapes: 0,
+            saving: None,
         }
     }
 
@@ -276,6 +280,7 @@ impl<L> RowStore<L> {
         let exponential = self.shape.exponential.map(|(max_size, scale)| Box::new(ExponentialHistogram::new(max_size, scale)));
         let (page, at) = place(row);
         let stride = self.stride;
+        self.before_change(page);
         if let Some(page) = self.pages.get_mut(page)
             && let (Some(front), Some(side)) = (page.fronts.get_mut(at), page.sides.get_mut(at))
         {
@@ -300,6 +305,7 @@ impl<L> RowStore<L> {
     }
 
     fn grow(&mut self) -> u32 {
+        self.before_change(self.pages.len().wrapping_sub(1));
         let full = self.pages.last().is_none_or(|page| page.fronts.len() == PAGE);
         if full {
             // The first page grows as it is needed, so that a small store is small.
@@ -323,6 +329,7 @@ impl<L> RowStore<L> {
     pub fn observe(&mut self, row: RowId, observation: &Observation) -> u32 {
         let bucket = self.shape.bounds.partition_point(|bound| *bound < observation.value);
         let (page, at) = place(row.0);
+        self.before_change(page);
         let Some(page) = self.pages.get_mut(page) else { return 0 };
         let start = at * self.stride;
         if let Some(numbers) = page.numbers.get_mut(start..start + self.stride)
@@ -347,6 +354,7 @@ impl<L> RowStore<L> {
     #[inline]
     pub fn offer(&mut self, row: RowId, bucket: u32, millis: u32, error: bool, candidate: impl FnOnce() -> Option<Candidate>) {
         let (page, at) = place(row.0);
+        self.before_change(page);
         let Some(front) = self.pages.get_mut(page).and_then(|page| page.fronts.get_mut(at)) else { return };
         if front.gate.opens(bucket, millis, error)
             && let Some(candidate) = candidate()
@@ -450,6 +458,7 @@ impl<L> RowStore<L> {
     /// Whether nobody has seen the row yet; from now on somebody has.
     pub fn take_fresh(&mut self, row: RowId) -> bool {
         let (page, at) = place(row.0);
+        self.before_change(page);
         let side = self.pages.get_mut(page).and_then(|page| page.sides.get_mut(at));
         side.is_some_and(|side| std::mem::take(&mut side.fresh))
     }
@@ -464,6 +473,7 @@ impl<L> RowStore<L> {
         let exponential = self.shape.exponential.map(|(max_size, scale)| Box::new(ExponentialHistogram::new(max_size, scale)));
         let (page, at) = place(row.0);
         let stride = self.stride;
+        self.before_change(page);
         let Some(page) = self.pages.get_mut(page) else { return };
         if let Some(numbers) = page.numbers.get_mut(at * stride..(at + 1) * stride) {
             for (number, word) in numbers.iter_mut().enumerate() {
@@ -482,6 +492,7 @@ impl<L> RowStore<L> {
     /// Takes a row out. Its place may be used again.
     pub fn remove(&mut self, row: RowId) {
         let (page, at) = place(row.0);
+        self.before_change(page);
         let Some(page) = self.pages.get_mut(page) else { return };
         let (Some(front), Some(side)) = (page.fronts.get_mut(at), page.sides.get_mut(at)) else { return };
         if !side.live {
@@ -497,10 +508,11 @@ impl<L> RowStore<L> {
         self.live -= 1;
     }
 
-    /// Takes out all rows for which `goes` says so, told each row's key and last update. Returns how many.
-    pub fn remove_where(&mut self, mut goes: impl FnMut(Key<'_>, u64) -> bool) -> usize {
+    /// Takes those rows out of a page for which `goes` says so, told each row's key and last update. Returns how many.
+    pub fn remove_where(&mut self, page: usize, mut goes: impl FnMut(Key<'_>, u64) -> bool) -> usize {
         let mut gone = Vec::new();
-        for (number, page) in self.pages.iter().enumerate() {
+        let number = page;
+        if let Some(page) = self.pages.get(number) {
             let rows = page.fronts.iter().zip(&page.sides).zip(page.numbers.chunks_exact(self.stride)).enumerate();
             for (at, ((front, side), numbers)) in rows {
                 let last = numbers.get(2).copied().unwrap_or(0);
@@ -515,6 +527,116 @@ impl<L> RowStore<L> {
         gone.len()
     }
 
+    /// Key and extra attributes of a row that lives.
+    pub fn row(&self, row: RowId) -> Option<(Key<'_>, Option<&[u8]>)> {
+        let (page, at) = place(row.0);
+        let page = self.pages.get(page)?;
+        let side = page.sides.get(at).filter(|side| side.live)?;
+        Some((page.fronts.get(at)?.key.get(), side.extra.as_deref()))
+    }
+
+    /// From now on no row counts as one that nobody has seen.
+    pub fn all_were_seen(&mut self) {
+        for page in 0..self.pages.len() {
+            self.before_change(page);
+        }
+        for side in self.pages.iter_mut().flat_map(|page| &mut page.sides) {
+            side.fresh = false;
+            side.born = u32::MAX;
+        }
+        // A row that came before the first scrape is told from these by it.
+        self.scrapes = self.scrapes.max(1);
+    }
+
+    // === snapshots ===
+
+    /// Writes what is not in pages, and begins to write the pages as they stand now: [`save_page`](Self::save_page) until it is false, then
+    /// [`saved`](Self::saved). One that began before is given up.
+    pub fn begin_saving(&mut self, out: &mut Writer) {
+        out.number(self.scrapes);
+        out.count(self.vacant.len());
+        self.vacant.iter().for_each(|row| out.number(*row));
+        out.count(self.pages.len());
+        self.saving = Some(Box::new(Saving::of(self.pages.len())));
+    }
+
+    /// Writes one page; false: all are written.
+    pub fn save_page(&mut self) -> bool {
+        let Some(page) = self.saving.as_mut().and_then(|saving| saving.due()) else { return false };
+        self.save(page);
+        true
+    }
+
+    /// Ends what [`begin_saving`](Self::begin_saving) began.
+    pub fn saved(&mut self) -> Option<Saving> {
+        self.saving.take().map(|saving| *saving)
+    }
+
+    /// A page is about to change.
+    #[inline]
+    fn before_change(&mut self, page: usize) {
+        if self.saving.is_some() {
+            self.save(page);
+        }
+    }
+
+    #[cold]
+    fn save(&mut self, number: usize) {
+        if let Some(saving) = &mut self.saving
+            && saving.wants(number)
+            && let Some(page) = self.pages.get(number)
+        {
+            saving.put(number, page.save(self.stride));
+        }
+    }
+
+    /// Reads what [`begin_saving`](Self::begin_saving) and the pages wrote for a store of the same shape.
+    pub fn read(shape: Shape, from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let mut store = Self::new(shape);
+        store.scrapes = from.small()?;
+        let vacant = from.count(1)?;
+        store.vacant = (0..vacant).map(|_| from.small()).collect::<Result<_, _>>()?;
+        let pages = from.count(2)?;
+        for number in 0..pages {
+            let page = PageOfRows::read(from, store.stride, store.shape.exponential.map(|(max_size, _)| max_size))?;
+            if page.fronts.len() != PAGE && number + 1 < pages {
+                return Err(from.damaged("a page that is not full"));
+            }
+            store.pages.push(page);
+        }
+        let mut vacant = std::collections::HashSet::with_capacity(store.vacant.len());
+        let places: usize = store.pages.iter().map(|page| page.sides.len()).sum();
+        for row in &store.vacant {
+            let (page, at) = place(*row);
+            let side = store.pages.get(page).and_then(|page| page.sides.get(at));
+            if side.is_none_or(|side| side.live) || !vacant.insert(*row) {
+                return Err(from.damaged("a place that is not vacant"));
+            }
+        }
+        let rows: Vec<(RowId, u64)> = store.rows().map(|(row, key, _)| (row, store.hash(&key))).collect();
+        if rows.len() + vacant.len() != places {
+            return Err(from.damaged("a place that is lost"));
+        }
+        store.live = rows.len();
+        store.table.reserve(rows.len(), |_| 0);
+        for (row, hash) in rows {
+            if store.row(row).is_some_and(|(key, _)| store.find(hash, &key).is_some()) {
+                return Err(from.damaged("a row that is there twice"));
+            }
+            let (page, at) = place(row.0);
+            if let Some(side) = store.pages.get_mut(page).and_then(|page| page.sides.get_mut(at)) {
+                side.hash = hash;
+            }
+            let Self { table, pages, .. } = &mut store;
+            let rehash = |slot: &Slot| {
+                let (page, at) = place(slot.row);
+                pages.get(page).and_then(|page| page.sides.get(at)).map_or(0, |side| side.hash)
+            };
+            table.insert_unique(hash, Slot { tag: (hash >> 32) as u32, row: row.0 }, rehash);
+        }
+        Ok(store)
+    }
+
     /// Finds a row or makes it. For callers that do not keep a budget.
     pub fn find_or_insert(&mut self, key: &Key<'_>, start_unix_nanos: u64) -> Found {
         let hash = self.hash(key);
@@ -522,6 +644,88 @@ impl<L> RowStore<L> {
             Some(row) => Found { row, new: false },
             None => Found { row: self.insert(hash, key, start_unix_nanos, None), new: true },
         }
+    }
+}
+
+/// What is there of a row, beside what every row has.
+const LIVE: u8 = 1;
+const FRESH: u8 = 2;
+const EXTRA: u8 = 4;
+const EXEMPLARS: u8 = 8;
+
+impl<L> PageOfRows<L> {
+    fn save(&self, stride: usize) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.count(self.sides.len());
+        for ((front, side), numbers) in self.fronts.iter().zip(&self.sides).zip(self.numbers.chunks_exact(stride)) {
+            if !side.live {
+                out.byte(0);
+                continue;
+            }
+            let bit = |there: bool, bit: u8| if there { bit } else { 0 };
+            out.byte(
+                LIVE | bit(side.fresh, FRESH) | bit(side.extra.is_some(), EXTRA) | bit(front.exemplars.is_some(), EXEMPLARS),
+            );
+            out.bytes(&front.key.0);
+            out.number(front.gate.bits());
+            out.number(side.start_unix_nanos);
+            out.number(side.born);
+            for (at, number) in numbers.iter().enumerate() {
+                // All but the time of the last update are doubles.
+                out.number(if at == 2 { *number } else { number.swap_bytes() });
+            }
+            if let Some(extra) = &side.extra {
+                out.bytes(extra);
+            }
+            if let Some(exemplars) = &front.exemplars {
+                exemplars.save(&mut out);
+            }
+            if let Some(histogram) = &side.exponential {
+                histogram.save(&mut out);
+            }
+        }
+        out.into_bytes()
+    }
+
+    fn read(from: &mut Reader<'_>, stride: usize, exponential: Option<u32>) -> Result<Self, Damaged> {
+        let rows = from.count(1)?;
+        if rows == 0 || rows > PAGE {
+            return Err(from.damaged("a page with too many rows or none"));
+        }
+        let mut page = Self {
+            fronts: Vec::with_capacity(rows),
+            numbers: Vec::with_capacity(rows * stride),
+            sides: Vec::with_capacity(rows),
+        };
+        for _ in 0..rows {
+            let there = from.byte()?;
+            if there == 0 {
+                page.fronts.push(Front { key: StoredKey(SmallVec::new()), gate: Gate::default(), exemplars: None });
+                page.sides.push(Side::vacant());
+                page.numbers.resize(page.numbers.len() + stride, 0);
+                continue;
+            }
+            if there & LIVE == 0 || there > LIVE | FRESH | EXTRA | EXEMPLARS {
+                return Err(from.damaged("a row of an unknown kind"));
+            }
+            let key = StoredKey(SmallVec::from_slice(from.bytes()?));
+            if key.0.len() < HEAD_LEN {
+                return Err(from.damaged("a key that is too short"));
+            }
+            let gate = Gate::from_bits(from.number()?);
+            let (start_unix_nanos, born) = (from.number()?, from.small()?);
+            for at in 0..stride {
+                let number = from.number()?;
+                page.numbers.push(if at == 2 { number } else { number.swap_bytes() });
+            }
+            let extra = if there & EXTRA == 0 { None } else { Some(from.bytes()?.into()) };
+            let exemplars = if there & EXEMPLARS == 0 { None } else { Some(Box::new(Exemplars::read(from)?)) };
+            let exponential = exponential.map(|max_size| ExponentialHistogram::read(from, max_size)).transpose()?.map(Box::new);
+            page.fronts.push(Front { key, gate, exemplars });
+            let fresh = there & FRESH != 0;
+            page.sides.push(Side { start_unix_nanos, extra, labels: None, exponential, hash: 0, fresh, live: true, born });
+        }
+        Ok(page)
     }
 }
 

@@ -24,6 +24,9 @@ use crate::{
 pub(super) const ADJUSTED: u8 = 1;
 pub(super) const OVERFLOW: u8 = 2;
 
+/// Where the random numbers begin. Any number but 0 will do; a fixed one makes a replay give the same counts.
+pub(super) const RANDOM: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Spans in a block.
 const BLOCK: usize = 32;
 /// Rows from which on reading ahead pays: below, they are in the cache anyway.
@@ -102,7 +105,8 @@ pub(super) struct Aggregator {
     pub(super) rules: Rules,
     scratch: Vec<u8>,
     text: String,
-    random: u64,
+    /// Where the random numbers stand; part of the state.
+    pub(super) random: u64,
     /// Values cut in this batch.
     cut: u64,
 }
@@ -118,8 +122,7 @@ struct Batch<'a> {
 
 impl Aggregator {
     pub(super) fn new(rules: Rules) -> Self {
-        // Any number but 0 will do; a fixed one makes a replay give the same counts.
-        Self { rules, scratch: Vec::new(), text: String::new(), random: 0x9e37_79b9_7f4a_7c15, cut: 0 }
+        Self { rules, scratch: Vec::new(), text: String::new(), random: RANDOM, cut: 0 }
     }
 
     pub(super) fn consume<L>(
@@ -472,7 +475,8 @@ fn admit<L>(stream: &mut Stream<L>, owners: &Owners, number: usize, key: &Key<'_
             Verdict::Choose(scope) => (scope, guard.folded(scope), true),
         };
         let of_scope = |row: &Key<'_>| scope == Scope::All || row.head.owner == owner;
-        let rows = store.rows().map(|(_, row, _)| row).filter(of_scope).map(|row| fold::labels(guard, &row));
+        let in_scope = if scope == Scope::All { store.len() } else { owner_rows() };
+        let rows = sample(store, in_scope, of_scope).map(|row| fold::labels(guard, &row));
         // A service has but one name.
         let not = labels | u64::from(scope != Scope::All);
         let label = explosive(rows, not);
@@ -497,6 +501,22 @@ fn admit<L>(stream: &mut Stream<L>, owners: &Owners, number: usize, key: &Key<'_
         }
     }
     guard.folded(Scope::All) | guard.folded(Scope::Owner(owner))
+}
+
+/// Rows that are looked at to find the label that explodes.
+const SAMPLE: usize = 4096;
+
+/// About [`SAMPLE`] of the `count` rows that are wanted, spread over all of them: the choice holds ingest, so it must not take long.
+fn sample<L>(store: &RowStore<L>, count: usize, wanted: impl Fn(&Key<'_>) -> bool) -> impl Iterator<Item = Key<'_>> {
+    let one_in = count.div_ceil(SAMPLE).max(1) as u64;
+    let (mut left, mut random) = (SAMPLE, RANDOM);
+    store.rows().map(|(_, row, _)| row).filter(wanted).filter(move |_| {
+        // Not each n-th, with which labels that take turns would hide.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let taken = left > 0 && (random >> 33).is_multiple_of(one_in);
+        left -= usize::from(taken);
+        taken
+    })
 }
 
 #[cold]

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 
 use super::{
     State,
@@ -20,6 +21,8 @@ use crate::{
 
 /// A request that is larger than this is not added to.
 const REQUEST_BYTES: usize = 2 << 20;
+/// Rows told of under one hold of the lock.
+const PIECE: usize = 256;
 
 /// How rows are told of, by the settings.
 #[derive(Debug, Clone)]
@@ -44,7 +47,6 @@ pub(super) struct Told {
 }
 
 struct Row<'a> {
-    owner: u32,
     stream: usize,
     id: RowId,
     key: Key<'a>,
@@ -52,28 +54,30 @@ struct Row<'a> {
 }
 
 impl Telling {
-    /// What there is to tell at `now`. Exemplars from before `since` were told already.
-    pub(super) fn tell(&self, state: &mut State, now: u64, since: u64) -> Vec<Told> {
-        let fresh = self.take_fresh(state);
-        let mut rows: Vec<Row<'_>> = Vec::new();
-        for (number, stream) in state.streams.iter().enumerate() {
-            for (row, key, extra) in stream.store.rows() {
-                if self.temporality == Temporality::Delta && !has_news(stream, row) {
-                    continue;
-                }
-                rows.push(Row { owner: key.head.owner, stream: number, id: row, key, extra });
-            }
+    /// What there is to tell at `now`. Exemplars from before `since` were told already. `last`: nothing is left for another time.
+    ///
+    /// Others get the lock between two pages. Deltas are told under one hold and in one body: what came in between would be told twice, or
+    /// the half of it lost with the other half.
+    pub(super) fn tell(&self, state: &mut MutexGuard<'_, State>, now: u64, since: u64, last: bool) -> Vec<Told> {
+        let in_pieces = self.temporality == Temporality::Cumulative;
+        let mut rows = self.rows(state);
+        if in_pieces {
+            MutexGuard::unlocked(state, || rows.sort_unstable());
+        } else {
+            rows.sort_unstable();
         }
-        rows.sort_by_key(|row| (row.owner, row.stream, row.id));
         let mut told = Vec::new();
         let (mut out, mut points) = (Vec::new(), 0);
-        for rows in rows.chunk_by(|a, b| a.owner == b.owner) {
-            let Some(owner) = rows.first().and_then(|row| state.owners.get(row.owner)) else { continue };
-            // A resource with very many rows is told of in several parts.
-            for part in rows.chunks(4096) {
-                points += self.resource(state, owner, part, &fresh, now, since, &mut out);
-                if out.len() > REQUEST_BYTES {
-                    told.push(Told { payload: std::mem::take(&mut out).into(), points: std::mem::take(&mut points) });
+        for rows in rows.chunk_by(|a, b| a.0 == b.0) {
+            // A resource with many rows is told of in several parts.
+            for part in rows.chunks(PIECE) {
+                let fresh = self.take_fresh(state, part, last);
+                points += self.part(state, part, &fresh, now, since, &mut out);
+                if in_pieces {
+                    MutexGuard::bump(state);
+                    if out.len() > REQUEST_BYTES {
+                        told.push(Told { payload: std::mem::take(&mut out).into(), points: std::mem::take(&mut points) });
+                    }
                 }
             }
         }
@@ -83,18 +87,51 @@ impl Telling {
         told
     }
 
-    /// The rows whose counters are 0 this time: a series that Prometheus first sees at 0 loses nothing of its first value.
-    fn take_fresh(&self, state: &mut State) -> HashSet<(usize, RowId)> {
-        let mut fresh = HashSet::new();
-        for (number, stream) in state.streams.iter_mut().enumerate() {
-            let rows: Vec<RowId> = stream.store.rows().map(|(row, _, _)| row).collect();
-            for row in rows {
-                if stream.store.take_fresh(row) && self.temporality == Temporality::Cumulative {
-                    fresh.insert((number, row));
+    /// All rows that have something to tell: owner, stream, row.
+    fn rows(&self, state: &mut MutexGuard<'_, State>) -> Vec<(u32, usize, RowId)> {
+        let mut rows = Vec::new();
+        for number in 0..state.streams.len() {
+            for page in 0.. {
+                let Some(stream) = state.streams.get(number).filter(|stream| page < stream.store.pages()) else { break };
+                let all = stream.store.rows_of(page);
+                let told = all.filter(|(row, ..)| self.temporality == Temporality::Cumulative || has_news(stream, *row));
+                rows.extend(told.map(|(row, key, _)| (key.head.owner, number, row)));
+                if self.temporality == Temporality::Cumulative {
+                    MutexGuard::bump(state);
                 }
             }
         }
+        rows
+    }
+
+    /// The rows whose counters are 0 this time: a series that Prometheus first sees at 0 loses nothing of its first value.
+    fn take_fresh(&self, state: &mut State, rows: &[(u32, usize, RowId)], last: bool) -> HashSet<(usize, RowId)> {
+        let mut fresh = HashSet::new();
+        for (_, number, row) in rows {
+            let Some(stream) = state.streams.get_mut(*number) else { continue };
+            if stream.store.take_fresh(*row) && self.temporality == Temporality::Cumulative && !last {
+                fresh.insert((*number, *row));
+            }
+        }
         fresh
+    }
+
+    fn part(
+        &self,
+        state: &State,
+        part: &[(u32, usize, RowId)],
+        fresh: &HashSet<(usize, RowId)>,
+        now: u64,
+        since: u64,
+        out: &mut Vec<u8>,
+    ) -> u64 {
+        let Some(owner) = part.first().and_then(|(owner, ..)| state.owners.get(*owner)) else { return 0 };
+        let row = |(_, stream, id): &(u32, usize, RowId)| {
+            let (key, extra) = state.streams.get(*stream)?.store.row(*id)?;
+            Some(Row { stream: *stream, id: *id, key, extra })
+        };
+        let rows: Vec<Row<'_>> = part.iter().filter_map(row).collect();
+        if rows.is_empty() { 0 } else { self.resource(state, owner, &rows, fresh, now, since, out) }
     }
 
     fn resource(
@@ -217,7 +254,11 @@ impl Telling {
             before = whole;
         }
         // The count is what the buckets say, also where fractions were rounded.
-        let count = if counts.clone().all(|count| count.fract() == 0.0) { counts.sum::<f64>() as u64 } else { zero + before };
+        let count = if counts.clone().all(|count| count.fract() == 0.0) {
+            counts.sum::<f64>() as u64
+        } else {
+            zero.saturating_add(before)
+        };
         wire::put_fixed64(out, 4, count);
         wire::put_double_always(out, 5, sum);
         wire::put_uint(out, 6, zigzag(histogram.scale()));

@@ -73,10 +73,13 @@ pub(super) fn labels(guard: &Guard, key: &Key<'_>) -> SmallVec<[(u32, u64); 8]> 
     labels
 }
 
+/// Rows that are looked at for examples.
+const LOOKED_AT: usize = 1000;
+
 /// A few values of a label, for the log.
 pub(super) fn examples<L>(store: &RowStore<L>, label: &str, wanted: impl Fn(&Key<'_>) -> bool) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for (_, key, _) in store.rows().filter(|(_, key, _)| wanted(key)) {
+    for (_, key, _) in store.rows().filter(|(_, key, _)| wanted(key)).take(LOOKED_AT) {
         let value = if label == SPAN_NAME {
             String::from_utf8_lossy(key.tail.get(..key.head.name_len as usize).unwrap_or_default()).into_owned()
         } else {

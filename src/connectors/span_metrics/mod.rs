@@ -30,6 +30,7 @@ mod glob;
 mod labels;
 mod owners;
 mod page;
+mod remember;
 mod settings;
 mod text;
 mod trace_state;
@@ -49,21 +50,22 @@ use ring::{
 pub use settings::Settings;
 
 use crate::{
-    component::{BuildContext, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability},
+    component::{Applied, BuildContext, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Derived, Stability, Stateful},
     config::{Diagnostics, Node, read},
     exposition::PageSource,
     internal_telemetry::{self, Telemetry},
     journal::Record,
     otlp::{ScanLimits, scan},
-    registry::{self, GuardLimits, RowStore, Scope},
+    registry::{self, GuardLimits, RowStore},
     runtime::BuildError,
-    signal::{Batch, ComponentId, Context, Signal, SpanIndex, UnixNanos},
+    signal::{ComponentId, Signal, SpanIndex, UnixNanos},
 };
 use aggregate::{Aggregator, Counts, Rules, Stream, Tally};
 use derive::Telling;
 use dimensions::Dimensions;
 use labels::{Labelling, Shown};
 use owners::{Identity, Owners};
+use remember::{Blank, Shared};
 use settings::{AdjustedCounts, Family, SpanKind, Temporality};
 
 /// A connector's settings, read and checked.
@@ -109,6 +111,16 @@ pub(crate) struct State {
     owners: Owners,
     streams: Vec<Stream<Shown>>,
     labelling: Labelling,
+    /// Where the random numbers for weights stand.
+    random: u64,
+    /// When exemplars were told of last.
+    told_unix_nanos: u64,
+    /// Spans that were not counted, since somebody asked.
+    dropped: Tally,
+    applied: Applied,
+    replaying: bool,
+    /// When replaying ended: idle times count from there at the earliest.
+    resumed_unix_nanos: u64,
 }
 
 impl State {
@@ -129,14 +141,20 @@ impl State {
 
     /// Takes out owners with all their rows.
     fn remove_owners(&mut self, gone: &[u32]) {
-        if gone.is_empty() {
-            return;
-        }
         let all: HashSet<u32> = gone.iter().copied().collect();
-        for stream in &mut self.streams {
-            stream.store.remove_where(|key, _| all.contains(&key.head.owner));
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            let rows = |owner: &u32| self.owners.get(*owner).and_then(|owner| owner.rows.get(number)).copied().unwrap_or(0);
+            let mut left: usize = gone.iter().map(|owner| rows(owner) as usize).sum();
+            for page in 0..stream.store.pages() {
+                if left == 0 {
+                    break;
+                }
+                left = left.saturating_sub(stream.store.remove_where(page, |key, _| all.contains(&key.head.owner)));
+            }
             if let Some(guard) = &mut stream.guard {
-                gone.iter().for_each(|owner| guard.forget(*owner));
+                for owner in gone {
+                    guard.forget(*owner);
+                }
             }
         }
         self.owners.remove(gone);
@@ -159,17 +177,9 @@ struct Metrics {
 
 /// The running connector.
 struct SpanMetrics {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
     aggregator: Aggregator,
-    telling: Option<Telling>,
     index: SpanIndex,
-    metrics: Metrics,
-    dropped: Tally,
-    /// When exemplars were told of last.
-    told_unix_nanos: u64,
-    resources_max: usize,
-    resource_expiry_nanos: u64,
-    row_expiry_nanos: u64,
 }
 
 impl SpanMetrics {
@@ -205,7 +215,6 @@ impl SpanMetrics {
         let more = labelling.tempo.then(|| page::tempo_bounds(unit)).into_iter().flatten();
         let union = page::union_of(&own_bounds, more);
         let exponential = settings.histogram.exponential.get().is_some();
-        let streams = streams(settings, &union);
         let identity = match settings.series_identity {
             settings::Identity::Service => Identity::Service,
             settings::Identity::Resource if !settings.resource_metrics_key_attributes.is_empty() => {
@@ -214,12 +223,10 @@ impl SpanMetrics {
             settings::Identity::Resource if wanted.derives => Identity::Attributes,
             settings::Identity::Resource => Identity::Target,
         };
-        let counts: Vec<Counts> = streams.iter().map(|stream| stream.counts).collect();
-        let state = Arc::new(Mutex::new(State {
-            owners: Owners::new(identity, settings.unknown_service.as_deref().filter(|name| !name.is_empty())),
-            streams,
-            labelling: labelling.clone(),
-        }));
+        let blank = Blank { settings: settings.clone(), union: union.clone(), identity, labelling: labelling.clone() };
+        let state = blank.state();
+        let counts: Vec<Counts> = state.streams.iter().map(|stream| stream.counts).collect();
+        let state = Arc::new(Mutex::new(state));
         let shape = page::Shape {
             namespace: &settings.namespace,
             unit,
@@ -249,74 +256,23 @@ impl SpanMetrics {
             exemplars_max: usize::try_from(settings.exemplars.max_per_data_point).unwrap_or(0),
             starts_max: usize::try_from(settings.metric_timestamp_cache_size.unwrap_or(1000)).unwrap_or(1),
         });
-        let connector = Self {
+        let shared = Shared {
             state,
-            aggregator: Aggregator::new(rules),
+            blank,
             telling,
-            index: SpanIndex::default(),
             metrics: Metrics::new(context),
-            dropped: Tally::default(),
-            told_unix_nanos: 0,
+            clock: context.clock.clone(),
+            flushing: Mutex::new(()),
+            saving: Mutex::new(()),
             resources_max: usize::try_from(settings.resource_metrics_cache_size).unwrap_or(usize::MAX),
             resource_expiry_nanos: nanos(settings.metrics_expiration.0),
             row_expiry_nanos: nanos(settings.series_expiration.0),
         };
+        let connector = Self { shared: Arc::new(shared), aggregator: Aggregator::new(rules), index: SpanIndex::default() };
         (connector, page)
     }
 
-    /// Takes out what was idle for too long, and resources beyond the cache.
-    fn expire(&self, now: u64) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let idle = |last: u64, allowed: u64| allowed > 0 && now.saturating_sub(last) >= allowed;
-        if self.row_expiry_nanos > 0 {
-            let owners = &mut state.owners;
-            for (number, stream) in state.streams.iter_mut().enumerate() {
-                stream.store.remove_where(|key, last| {
-                    let goes = idle(last, self.row_expiry_nanos);
-                    if goes && let Some(rows) = owners.get_mut(key.head.owner).and_then(|owner| owner.rows.get_mut(number)) {
-                        *rows = rows.saturating_sub(1);
-                    }
-                    goes
-                });
-            }
-        }
-        let mut gone: Vec<u32> = state
-            .owners
-            .iter()
-            .filter(|(_, owner)| idle(owner.last_unix_nanos, self.resource_expiry_nanos))
-            .map(|(number, _)| number)
-            .collect();
-        // A service that has no row left is forgotten, however many there are; rows that are in use never go.
-        if state.labelling.with_target {
-            gone.extend(state.owners.beyond(self.resources_max));
-        } else {
-            // One that has folds stays until they are lifted: it would come back with all that made them.
-            let folded = |number: u32| {
-                state.streams.iter().filter_map(|stream| stream.guard.as_ref()).any(|g| g.folded(Scope::Owner(number)) != 0)
-            };
-            let empty = state.owners.iter().filter(|(_, owner)| owner.rows.iter().all(|rows| *rows == 0));
-            gone.extend(empty.map(|(number, _)| number).filter(|number| !folded(*number)));
-        }
-        gone.sort_unstable();
-        gone.dedup();
-        state.remove_owners(&gone);
-        let State { owners, streams, .. } = state;
-        for (number, stream) in streams.iter_mut().enumerate() {
-            let rows = stream.store.len();
-            let Some(guard) = &mut stream.guard else { continue };
-            guard.relax(now, rows, |owner| {
-                owners.get(owner).and_then(|owner| owner.rows.get(number)).map_or(0, |rows| *rows as usize)
-            });
-            if number == 0 {
-                self.metrics.tell_labels(guard);
-            }
-        }
-    }
-}
-
-impl Connector for SpanMetrics {
-    fn consume(&mut self, record: &Record, _out: &mut Vec<Derived>) {
+    fn count(&mut self, record: &Record, reader: Option<&Arc<str>>) {
         let payload = &record.batch.payload;
         let received = record.received.0;
         let index = match &record.batch.index {
@@ -330,62 +286,76 @@ impl Connector for SpanMetrics {
                 }
             },
         };
-        let mut state = self.state.lock();
-        let State { owners, streams, .. } = &mut *state;
-        let tally = self.aggregator.consume(payload, index, received, owners, streams);
-        let rows: usize = streams.iter().map(|stream| stream.store.len()).sum();
-        self.metrics.rows.set(rows as i64);
-        self.metrics.resources.set(owners.len() as i64);
-        drop(state);
-        self.metrics.counted.inc_by(tally.counted);
-        self.metrics.nameless.inc_by(tally.nameless + tally.renamed);
-        self.metrics.other_kind.inc_by(tally.other_kind);
-        self.metrics.backwards.inc_by(tally.backwards);
-        self.metrics.overflowed.inc_by(tally.overflowed);
-        self.metrics.folded.inc_by(tally.folded);
-        if tally.cut > 0 {
-            if self.metrics.cut.get() == 0 {
-                tracing::warn!(
-                    connector = %self.metrics.id,
-                    bytes_max = text::VALUE_BYTES_MAX,
-                    "names or values of labels are longer than is kept and are cut; further ones are only counted"
-                );
+        let metrics = &self.shared.metrics;
+        let mut state = self.shared.state.lock();
+        let State { owners, streams, random, dropped, applied, .. } = &mut *state;
+        if let Some(reader) = reader {
+            if applied.covers(reader, record.position) {
+                return;
             }
-            self.metrics.cut.inc_by(tally.cut);
+            applied.add(reader, record.position);
         }
-        self.dropped.nameless += tally.nameless;
-        self.dropped.other_kind += tally.other_kind;
+        self.aggregator.random = *random;
+        let tally = self.aggregator.consume(payload, index, received, owners, streams);
+        *random = self.aggregator.random;
+        dropped.nameless += tally.nameless;
+        dropped.other_kind += tally.other_kind;
+        let rows: usize = streams.iter().map(|stream| stream.store.len()).sum();
+        metrics.rows.set(rows as i64);
+        metrics.resources.set(owners.len() as i64);
+        drop(state);
+        metrics.tell(&tally);
+    }
+}
+
+impl Connector for SpanMetrics {
+    fn consume(&mut self, record: &Record, _out: &mut Vec<Derived>) {
+        self.count(record, None);
+    }
+
+    fn consume_from(&mut self, reader: &Arc<str>, record: &Record, _out: &mut Vec<Derived>) {
+        self.count(record, Some(reader));
     }
 
     fn flush(&mut self, now: UnixNanos, out: &mut Vec<Derived>) {
-        if let Some(telling) = &self.telling {
-            let mut state = self.state.lock();
-            let context = Arc::new(Context::default());
-            for told in telling.tell(&mut state, now.0, self.told_unix_nanos) {
-                let batch = Batch {
-                    signal: Signal::Metrics,
-                    payload: told.payload,
-                    items: told.points,
-                    context: Arc::clone(&context),
-                    index: None,
-                };
-                out.push(Derived { batch, received: now });
-            }
-            if telling.temporality == Temporality::Delta {
-                telling.begin_again(&mut state, now.0);
-            }
-            self.told_unix_nanos = now.0;
-        }
-        self.expire(now.0);
+        self.shared.flush(now, false, out);
+    }
+
+    fn finish(&mut self, now: UnixNanos, out: &mut Vec<Derived>) {
+        self.shared.flush(now, true, out);
     }
 
     fn take_dropped(&mut self) -> Option<(&'static str, u64)> {
         let take = |count: &mut u64, reason| Some((reason, std::mem::take(count))).filter(|(_, count)| *count > 0);
-        take(&mut self.dropped.nameless, "no_service_name").or_else(|| take(&mut self.dropped.other_kind, "span_kind"))
+        let dropped = &mut self.shared.state.lock().dropped;
+        take(&mut dropped.nameless, "no_service_name").or_else(|| take(&mut dropped.other_kind, "span_kind"))
+    }
+
+    fn state(&self) -> Option<Arc<dyn Stateful>> {
+        Some(Arc::clone(&self.shared) as Arc<dyn Stateful>)
     }
 }
 
 impl Metrics {
+    fn tell(&self, tally: &Tally) {
+        self.counted.inc_by(tally.counted);
+        self.nameless.inc_by(tally.nameless + tally.renamed);
+        self.other_kind.inc_by(tally.other_kind);
+        self.backwards.inc_by(tally.backwards);
+        self.overflowed.inc_by(tally.overflowed);
+        self.folded.inc_by(tally.folded);
+        if tally.cut > 0 {
+            if self.cut.get() == 0 {
+                tracing::warn!(
+                    connector = %self.id,
+                    bytes_max = text::VALUE_BYTES_MAX,
+                    "names or values of labels are longer than is kept and are cut; further ones are only counted"
+                );
+            }
+            self.cut.inc_by(tally.cut);
+        }
+    }
+
     /// How many values each label was asked for, and how often it is folded. Called at a flush, not for each span.
     fn tell_labels(&self, guard: &registry::Guard) {
         let labels = |name| [("connector", self.id.as_str()), ("label", name)];

@@ -1,6 +1,6 @@
 //! Whose rows there are: resources, or services, by what identifies them.
 
-use std::{borrow::Cow, hash::BuildHasher};
+use std::{borrow::Cow, collections::HashSet, hash::BuildHasher};
 
 use hashbrown::HashTable;
 use ring::digest;
@@ -10,9 +10,12 @@ use super::{
     settings::SERVICE_NAME,
     text::{VALUE_BYTES_MAX, cut, push_value},
 };
-use crate::otlp::{
-    view::{AnyValueView, AttributeView, AttributesView, ResourceView, View},
-    wire,
+use crate::{
+    otlp::{
+        view::{AnyValueView, AttributeView, AttributesView, ResourceView, View},
+        wire,
+    },
+    registry::snapshot::{Damaged, Reader, Writer},
 };
 
 const SERVICE_NAMESPACE: &str = "service.namespace";
@@ -244,6 +247,70 @@ impl Owners {
     /// Values cut since the last call.
     pub(super) fn take_cut(&mut self) -> u64 {
         std::mem::take(&mut self.cut)
+    }
+
+    /// Writes all that decides what rows are shown as and which number the next owner gets.
+    pub(super) fn save(&self, out: &mut Writer) {
+        out.number(self.uses);
+        out.count(self.made);
+        out.count(self.vacant.len());
+        self.vacant.iter().for_each(|number| out.number(*number));
+        out.count(self.all.len());
+        for owner in &self.all {
+            out.flag(owner.live);
+            if owner.live {
+                out.text(&owner.service);
+                out.option(owner.job.as_deref(), Writer::text);
+                out.option(owner.instance.as_deref(), Writer::text);
+                out.bytes(&owner.resource);
+                out.number(owner.last_unix_nanos);
+                out.number(owner.used);
+                out.bytes(&owner.identity);
+            }
+        }
+    }
+
+    /// Takes over what was saved with the same settings. How many rows each has is for [`count`](Self::count) to say.
+    pub(super) fn read(&mut self, from: &mut Reader<'_>) -> Result<(), Damaged> {
+        *self = Self::new(self.identity.clone(), self.unknown.as_deref());
+        self.uses = from.number()?;
+        self.made = from.small()?;
+        let vacant = from.count(1)?;
+        self.vacant = (0..vacant).map(|_| from.small()).collect::<Result<_, _>>()?;
+        for number in 0..from.count(1)? {
+            let mut owner = Owner { live: from.flag()?, ..Owner::default() };
+            if !owner.live {
+                self.all.push(owner);
+                continue;
+            }
+            owner.service = from.text()?.into();
+            owner.job = from.option(Reader::text)?.map(Into::into);
+            owner.instance = from.option(Reader::text)?.map(Into::into);
+            owner.resource = from.bytes()?.into();
+            owner.last_unix_nanos = from.number()?;
+            owner.used = from.number()?;
+            owner.identity = from.bytes()?.into();
+            if self.find(&owner.identity).is_some() {
+                return Err(from.damaged("an owner that is there twice"));
+            }
+            self.all.push(owner);
+            self.link(number as u32);
+        }
+        let mut seen = HashSet::with_capacity(self.vacant.len());
+        let is_vacant = |number: &u32| self.all.get(*number as usize).is_some_and(|owner| !owner.live);
+        if !self.vacant.iter().all(|number| is_vacant(number) && seen.insert(*number))
+            || seen.len() != self.all.iter().filter(|owner| !owner.live).count()
+        {
+            return Err(from.damaged("a number of an owner that is not vacant"));
+        }
+        Ok(())
+    }
+
+    /// An owner has one row more in a stream; `None`: there is no such owner.
+    pub(super) fn count(&mut self, owner: u32, stream: usize) -> Option<()> {
+        let rows = self.get_mut(owner)?.rows.get_mut(stream)?;
+        *rows = rows.saturating_add(1);
+        Some(())
     }
 
     /// Whether it is time to take out those that came to nothing.

@@ -1,8 +1,10 @@
 //! Rows → a Prometheus page, one page of rows copied at a time.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet, btree_map::Entry},
+    sync::Arc,
+};
 
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::{
@@ -153,6 +155,10 @@ pub(super) fn metric_name(namespace: &str, name: &str, suffix: &str) -> String {
 }
 
 impl PageSource for Rows {
+    fn unready(&self) -> Option<&'static str> {
+        self.state.lock().replaying.then_some("the span metrics of before the start are still being counted")
+    }
+
     fn families(&self) -> Vec<Family> {
         for stream in &mut self.state.lock().streams {
             stream.store.begin_scrape();
@@ -167,7 +173,7 @@ impl PageSource for Rows {
         }
         let mut writer = Writer::new(series, self.first_sample_zero);
         let shared = self.state.lock().owners_that_look_alike();
-        let mut merged: HashMap<u64, (RowCopy<Shown>, Vec<f64>)> = HashMap::new();
+        let mut merged: BTreeMap<u64, (RowCopy<Shown>, Vec<f64>)> = BTreeMap::new();
         let (mut rows, mut buckets): (Vec<RowCopy<Shown>>, Vec<f64>) = (Vec::new(), Vec::new());
         for number in 0.. {
             {
@@ -201,13 +207,13 @@ impl PageSource for Rows {
 }
 
 /// Adds a row to those with the same labels.
-fn merge(merged: &mut HashMap<u64, (RowCopy<Shown>, Vec<f64>)>, identity: u64, row: &RowCopy<Shown>, counts: &[f64]) {
+fn merge(merged: &mut BTreeMap<u64, (RowCopy<Shown>, Vec<f64>)>, identity: u64, row: &RowCopy<Shown>, counts: &[f64]) {
     let (sum, sums) = match merged.entry(identity) {
-        hashbrown::hash_map::Entry::Vacant(place) => {
+        Entry::Vacant(place) => {
             place.insert((row.clone(), counts.to_vec()));
             return;
         }
-        hashbrown::hash_map::Entry::Occupied(place) => place.into_mut(),
+        Entry::Occupied(place) => place.into_mut(),
     };
     for (sum, count) in sums.iter_mut().zip(counts) {
         *sum += count;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     Settings,
@@ -19,12 +19,17 @@ use super::{
     store::{Open, RawKey, Store},
 };
 use crate::{
+    component::{Applied, Position, Snapshot, SnapshotError},
     exposition::{Exemplar, FamilyKind, LabelBlock},
     otlp::view::{
         AttributesView, DataView, ExemplarView, ExponentialHistogramPointView, HistogramPointView, MetricView, MetricsView,
         NumberPointView, NumberValue, ResourceMetricsView, SummaryPointView,
     },
+    registry::snapshot::{Damaged, Reader, Writer, fingerprint},
 };
+
+/// The format of the bytes of a snapshot.
+const VERSION: u16 = 1;
 
 const DELTA: i32 = 1;
 const CUMULATIVE: i32 = 2;
@@ -34,6 +39,9 @@ const NO_RECORDED_VALUE: u32 = 1;
 /// Turns requests into updates of a store.
 pub(super) struct Applier {
     pub(super) store: Store,
+    /// Held for reading while a request is applied, for writing where a position between two requests is wanted.
+    between: RwLock<()>,
+    applied: Mutex<Applied>,
     config: Settings,
     constant: Pairs,
     reports: Reports,
@@ -58,6 +66,8 @@ impl Applier {
             config.const_labels.iter().map(|(name, value)| (strategy.label_name(name).into_owned(), value.clone())).collect();
         Self {
             store: Store::default(),
+            between: RwLock::new(()),
+            applied: Mutex::default(),
             config,
             constant,
             reports,
@@ -68,6 +78,72 @@ impl Applier {
 
     /// `payload` is the body of an `ExportMetricsServiceRequest` that `peer` sent.
     pub(super) fn apply(&self, payload: &[u8], peer: Option<IpAddr>, now: u64) {
+        let _during = self.between.read();
+        self.walk(payload, peer, now);
+    }
+
+    /// The same for what `reader` found at `position`, if it is not in already.
+    pub(super) fn apply_from(&self, reader: &Arc<str>, position: Position, payload: &[u8], peer: Option<IpAddr>, now: u64) {
+        let _during = self.between.read();
+        if self.applied.lock().covers(reader, position) {
+            return;
+        }
+        self.walk(payload, peer, now);
+        self.applied.lock().add(reader, position);
+    }
+
+    pub(super) fn applied(&self) -> Applied {
+        self.applied.lock().clone()
+    }
+
+    /// The settings that decide what series are called.
+    fn shape(&self) -> Vec<(&'static str, String)> {
+        let config = &self.config;
+        vec![
+            ("namespace", config.namespace.clone()),
+            ("const_labels", format!("{:?}", config.const_labels)),
+            ("resource_constant_labels", format!("{:?}", config.resource_constant_labels)),
+            ("resource_to_telemetry_conversion", format!("{:?}", config.resource_to_telemetry_conversion)),
+            ("without_scope_info", config.without_scope_info.to_string()),
+            ("translation_strategy", format!("{:?}", config.strategy())),
+            ("instance_fallback", config.instance_fallback.to_string()),
+        ]
+    }
+
+    pub(super) fn save(&self) -> Snapshot {
+        let shape = self.shape();
+        loop {
+            let mut out = Writer::new();
+            out.settings(&shape);
+            let (families, applied) = {
+                let _nobody = self.between.write();
+                (self.store.begin_saving(&mut out), self.applied())
+            };
+            if families.save(&mut out) {
+                return Snapshot { version: VERSION, fingerprint: fingerprint(&shape), applied, bytes: out.into_bytes() };
+            }
+        }
+    }
+
+    pub(super) fn restore(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        if snapshot.version != VERSION {
+            return Err(SnapshotError::Version { found: snapshot.version, known: VERSION });
+        }
+        let damaged = |error: Damaged| SnapshotError::Damaged(error.to_string());
+        let mut from = Reader::new(&snapshot.bytes);
+        let names = from.settings(&self.shape()).map_err(damaged)?;
+        if !names.is_empty() {
+            return Err(SnapshotError::Settings { names });
+        }
+        let store = Store::read(&mut from).map_err(damaged)?;
+        let _nobody = self.between.write();
+        self.store.become_other(store);
+        *self.applied.lock() = snapshot.applied.clone();
+        self.reports.series(self.store.series());
+        Ok(())
+    }
+
+    fn walk(&self, payload: &[u8], peer: Option<IpAddr>, now: u64) {
         for resource in MetricsView::new(payload).resources() {
             let (target, hash) = self.target(&resource, peer, now);
             if let Some(info) = &target.info {

@@ -30,8 +30,8 @@ pub(super) struct Exponential {
 /// Counts of neighbouring buckets, the first one being `offset`. Neither the first nor the last is 0.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Side {
-    offset: i64,
-    counts: Vec<u64>,
+    pub(super) offset: i64,
+    pub(super) counts: Vec<u64>,
 }
 
 impl Side {

@@ -34,6 +34,7 @@ mod labels;
 mod names;
 mod points;
 mod reports;
+mod saved;
 mod store;
 
 #[cfg(test)]
@@ -44,7 +45,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,7 +53,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{Request as HttpRequest, Response, StatusCode, header};
 use hyper::body::Incoming;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
 
 pub use names::Strategy;
@@ -60,7 +61,10 @@ pub use names::Strategy;
 use self::{apply::Applier, reports::Reports};
 use crate::{
     component::delivery,
-    component::{AuthError, BuildContext, Exporter, ExporterConfig, Outcome, Request, ServerAuth, Stability},
+    component::{
+        Applied, AuthError, BuildContext, Exporter, ExporterConfig, Outcome, Position, Request, ServerAuth, Snapshot,
+        SnapshotError, Stability, Stateful,
+    },
     config::{Diagnostics, GoDuration, Node, Section, read2},
     exposition::{FamilyKind, LeftOut, PageSource, Scrapes, plain},
     runtime::{BuildError, Clock, Shutdown, Task, both},
@@ -225,6 +229,8 @@ impl ExporterConfig for Config {
         let (info_name, _) =
             self.settings.strategy().metric_name(&self.settings.namespace, "target_info", "", FamilyKind::Info, false);
         let page = Arc::new(MetricsPage {
+            id: id.clone(),
+            saving: Mutex::new(()),
             applier: Applier::new(self.settings.clone(), reports),
             pages: RwLock::default(),
             scrapes,
@@ -234,6 +240,8 @@ impl ExporterConfig for Config {
             send_timestamps: self.settings.send_timestamps,
             info_name,
             swept: AtomicU64::new(0),
+            replaying: AtomicBool::new(false),
+            resumed: AtomicU64::new(0),
         });
         Ok(Arc::new(Prometheus { id, server: self.server, page }))
     }
@@ -247,7 +255,10 @@ struct Prometheus {
 
 /// What is served, shared by the exporter and its listener.
 struct MetricsPage {
+    id: String,
     applier: Applier,
+    /// Held while a snapshot is made.
+    saving: Mutex<()>,
     pages: RwLock<Vec<Arc<dyn PageSource>>>,
     scrapes: Scrapes,
     auth: Option<Arc<dyn ServerAuth>>,
@@ -258,6 +269,9 @@ struct MetricsPage {
     info_name: String,
     /// When expired series were last looked for.
     swept: AtomicU64,
+    replaying: AtomicBool,
+    /// When replaying ended: idle times count from there at the earliest.
+    resumed: AtomicU64,
 }
 
 impl Exporter for Prometheus {
@@ -283,6 +297,25 @@ impl Exporter for Prometheus {
         Box::pin(std::future::ready(Outcome::DELIVERED))
     }
 
+    fn export_from(&self, reader: &Arc<str>, positions: &[Position], request: Request) -> BoxFuture<'_, Outcome> {
+        if request.signal == Signal::Metrics {
+            let now = self.page.clock.now().0;
+            for (at, batch) in request.parts.iter().enumerate() {
+                let (payload, peer) = (&batch.payload, batch.context.peer);
+                match positions.get(at) {
+                    Some(position) => self.page.applier.apply_from(reader, *position, payload, peer, now),
+                    None => self.page.applier.apply(payload, peer, now),
+                }
+            }
+            self.page.sweep_in_time(now);
+        }
+        Box::pin(std::future::ready(Outcome::DELIVERED))
+    }
+
+    fn state(&self) -> Option<Arc<dyn Stateful>> {
+        Some(Arc::clone(&self.page) as Arc<dyn Stateful>)
+    }
+
     fn add_page(&self, page: Arc<dyn PageSource>) {
         self.page.pages.write().push(page);
     }
@@ -291,14 +324,18 @@ impl Exporter for Prometheus {
 impl MetricsPage {
     /// Updates before this time are too old for the page.
     fn oldest(&self, now: u64) -> u64 {
-        if self.expiration == 0 { 0 } else { now.saturating_sub(self.expiration) }
+        let idle_since = self.resumed.load(Ordering::Relaxed);
+        if self.expiration == 0 || (idle_since > 0 && now.saturating_sub(idle_since) < self.expiration) {
+            return 0;
+        }
+        now.saturating_sub(self.expiration)
     }
 
     /// Frees expired series, also where nobody scrapes.
     fn sweep_in_time(&self, now: u64) {
         let last = self.swept.load(Ordering::Relaxed);
         let pause = (self.expiration / 4).max(1_000_000_000);
-        let due = now.saturating_sub(last) >= pause;
+        let due = now.saturating_sub(last) >= pause && !self.replaying.load(Ordering::Relaxed);
         if due && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.applier.sweep(self.oldest(now));
         }
@@ -307,10 +344,36 @@ impl MetricsPage {
     fn sources(&self) -> Vec<Arc<dyn PageSource>> {
         let now = self.clock.now().0;
         self.sweep_in_time(now);
-        let snapshot = self.applier.store.snapshot(self.oldest(now), self.send_timestamps, &self.info_name);
+        let mut snapshot = self.applier.store.snapshot(self.oldest(now), self.send_timestamps, &self.info_name);
+        if self.replaying.load(Ordering::Relaxed) {
+            snapshot.unready = Some("the metrics of before the start are still being applied");
+        }
         let mut sources: Vec<Arc<dyn PageSource>> = self.pages.read().clone();
         sources.push(Arc::new(snapshot));
         sources
+    }
+}
+
+impl Stateful for MetricsPage {
+    fn snapshot(&self) -> Snapshot {
+        let _one_at_a_time = self.saving.lock();
+        self.applier.save()
+    }
+
+    fn restore(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        self.applier.restore(snapshot).inspect_err(|error| {
+            tracing::warn!(exporter = self.id, %error, "the series of before are not used; they begin anew");
+        })
+    }
+
+    fn replaying(&self, replaying: bool) {
+        if self.replaying.swap(replaying, Ordering::Relaxed) && !replaying {
+            self.resumed.store(self.clock.now().0, Ordering::Relaxed);
+        }
+    }
+
+    fn applied(&self) -> Applied {
+        self.applier.applied()
     }
 }
 

@@ -1,12 +1,12 @@
 //! The series that OTLP metrics became, until they expire.
 //!
 //! In:   points, by [`Store::update`], a lock a family held for the points of one metric of one request.
-//! Out:  [`Snapshot`]s, which copy a thousand rows at a time under that lock and write them without it.
+//! Out:  [`Snapshot`]s of a page, which copy a thousand rows at a time under that lock and write them without it.
 //! Lost: a series that got no point for `metric_expiration`, or a point without a recorded value.
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,8 +17,14 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
-use super::points::{Ignored, Incoming, Point, Taken, Value};
-use crate::exposition::{Bucket, Family, FamilyKind, LabelBlock, Page, PageSource};
+use super::{
+    points::{Ignored, Incoming, Point, Taken, Value},
+    saved::{Before, many, read_kind, save_kind},
+};
+use crate::{
+    exposition::{Bucket, Family, FamilyKind, LabelBlock, Page, PageSource},
+    registry::snapshot::{Damaged, Reader, Saving, Writer},
+};
 
 /// What a point's resource, scope and attributes hash to, as their bytes stand: 128 bits of two keyed hashes.
 pub(super) type RawKey = (u64, u64);
@@ -27,6 +33,8 @@ pub(super) type RawKey = (u64, u64);
 const ALIASES_MAX: usize = 4;
 /// Rows copied under one hold of a family's lock.
 const COPIED: usize = 1024;
+/// Rows written into a snapshot under one hold.
+const SAVED: usize = 256;
 
 /// (job, instance) → what `target_info` says.
 type Infos = HashMap<(Option<String>, Option<String>), Info>;
@@ -62,6 +70,8 @@ struct Inner {
     by_key: HashMap<RawKey, u32, foldhash::fast::RandomState>,
     by_labels: HashTable<u32>,
     bounds: Option<Arc<[f64]>>,
+    /// Set while the rows are written down as they stood when it was.
+    saving: Option<Box<Saving>>,
 }
 
 struct Row {
@@ -152,10 +162,95 @@ impl Store {
     /// What a page shows. Series without a point since `oldest` are left out.
     pub(super) fn snapshot(&self, oldest: u64, times: bool, info_name: &str) -> Snapshot {
         let families = self.families.read().values().cloned().collect();
-        let infos: Vec<_> =
+        let mut infos: Vec<_> =
             self.infos.lock().values().filter(|info| info.updated >= oldest).map(|info| info.labels.clone()).collect();
-        Snapshot { families, infos, oldest, times, info_name: info_name.to_owned() }
+        infos.sort_unstable_by(|a, b| a.text().cmp(b.text()));
+        Snapshot { families, infos, oldest, times, info_name: info_name.to_owned(), unready: None }
     }
+
+    /// Writes what is not in rows, and begins to write the rows of all families as they stand now, for [`Families::save`]. Nobody changes
+    /// the store meanwhile.
+    pub(super) fn begin_saving(&self, out: &mut Writer) -> Families {
+        let infos = self.infos.lock();
+        let mut sorted: Vec<_> = infos.iter().collect();
+        sorted.sort_unstable_by_key(|(target, _)| *target);
+        out.count(sorted.len());
+        for ((job, instance), info) in sorted {
+            out.option(job.as_deref(), Writer::text);
+            out.option(instance.as_deref(), Writer::text);
+            out.text(info.labels.text());
+            out.number(info.updated);
+        }
+        drop(infos);
+        let mut families: Vec<Arc<Rows>> = self.families.read().values().cloned().collect();
+        families.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Families(families.into_iter().map(|rows| (rows.begin_saving(), rows)).collect())
+    }
+
+    /// Reads what [`begin_saving`](Self::begin_saving) and [`Families::save`] wrote.
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let store = Self::default();
+        let text = |from: &mut Reader<'_>| from.text().map(str::to_owned);
+        let infos = many(from, 4, |from| {
+            let target = (from.option(text)?, from.option(text)?);
+            Ok((target, Info { labels: read_labels(from)?, updated: from.number()? }))
+        })?;
+        *store.infos.lock() = infos.into_iter().collect();
+        let families = many(from, 6, |from| Rows::read(from, &store.series))?;
+        let count = families.len();
+        let by_name: HashMap<String, Arc<Rows>> = families.into_iter().map(|rows| (rows.name.clone(), Arc::new(rows))).collect();
+        if by_name.len() != count {
+            return Err(from.damaged("a family that is there twice"));
+        }
+        *store.families.write() = by_name;
+        from.end()?;
+        Ok(store)
+    }
+
+    /// Takes over what another store holds. Nobody changes this one meanwhile.
+    pub(super) fn become_other(&self, other: Self) {
+        let mut families = self.families.write();
+        for rows in families.values() {
+            rows.inner.lock().gone = true;
+        }
+        // New series are counted where all are.
+        *families = other.families.into_inner();
+        *self.infos.lock() = other.infos.into_inner();
+        self.series.store(0, Ordering::Relaxed);
+        for rows in families.values_mut() {
+            let inner = std::mem::take(&mut *rows.inner.lock());
+            self.series.fetch_add(inner.by_labels.len(), Ordering::Relaxed);
+            *rows = Arc::new(Rows {
+                name: rows.name.clone(),
+                kind: rows.kind,
+                unit: rows.unit.clone(),
+                inner: Mutex::new(inner),
+                series: self.series.clone(),
+            });
+        }
+    }
+}
+
+/// Families whose rows are being written down.
+pub(super) struct Families(Vec<(Writer, Arc<Rows>)>);
+
+impl Families {
+    /// Writes the rows, holding each family for some of them at a time. False: the store became another meanwhile.
+    pub(super) fn save(self, out: &mut Writer) -> bool {
+        out.count(self.0.len());
+        for (head, rows) in self.0 {
+            while rows.inner.lock().save_next() {}
+            let Some(saving) = rows.inner.lock().saving.take() else { return false };
+            out.raw(&head.into_bytes());
+            saving.finish(out);
+        }
+        true
+    }
+}
+
+fn read_labels(from: &mut Reader<'_>) -> Result<Arc<LabelBlock>, Damaged> {
+    let text = from.text()?;
+    LabelBlock::of_text(text).map(Arc::new).ok_or(from.damaged("labels that cannot be"))
 }
 
 impl Rows {
@@ -169,6 +264,50 @@ impl Rows {
             help.clone_into(&mut inner.help);
         }
         Some(Open { inner, series: &self.series, now })
+    }
+
+    fn begin_saving(&self) -> Writer {
+        let mut out = Writer::new();
+        let mut inner = self.inner.lock();
+        out.text(&self.name);
+        save_kind(self.kind, &mut out);
+        out.text(&self.unit);
+        out.text(&inner.help);
+        out.count(inner.free.len());
+        inner.free.iter().for_each(|at| out.number(*at));
+        out.count(inner.rows.len());
+        inner.saving = Some(Box::new(Saving::of(inner.rows.len().div_ceil(SAVED))));
+        out
+    }
+
+    fn read(from: &mut Reader<'_>, series: &Arc<AtomicUsize>) -> Result<Self, Damaged> {
+        let (name, kind, unit) = (from.text()?.to_owned(), read_kind(from)?, from.text()?.to_owned());
+        let mut inner = Inner { help: from.text()?.to_owned(), ..Inner::default() };
+        inner.free = many(from, 1, Reader::small)?;
+        let mut before = Before::default();
+        for at in 0..from.count(1)? {
+            if at % SAVED == 0 {
+                before = Before::default();
+            }
+            if !from.flag()? {
+                inner.rows.push(None);
+                continue;
+            }
+            let labels = read_labels(from)?;
+            if inner.find(&labels).is_some() {
+                return Err(from.damaged("a series that is there twice"));
+            }
+            let row = Row { labels, keys: SmallVec::new(), updated: from.number()?, point: Point::read(&mut before, from)? };
+            inner.rows.push(Some(row));
+            inner.link(at as u32);
+        }
+        let mut seen = HashSet::with_capacity(inner.free.len());
+        let is_free = |at: &u32| inner.rows.get(*at as usize).is_some_and(Option::is_none);
+        if !inner.free.iter().all(|at| is_free(at) && seen.insert(*at)) || seen.len() + inner.by_labels.len() != inner.rows.len()
+        {
+            return Err(from.damaged("a place that is not free"));
+        }
+        Ok(Self { name, kind, unit, inner: Mutex::new(inner), series: series.clone() })
     }
 
     /// Removes expired rows from number `from` on; the number to go on with.
@@ -208,7 +347,37 @@ impl Inner {
             .copied()
     }
 
+    /// A row is about to change.
+    #[inline]
+    fn before_change(&mut self, at: usize) {
+        if self.saving.is_some() {
+            self.save(at / SAVED);
+        }
+    }
+
+    /// Writes the next rows; false: all are written.
+    fn save_next(&mut self) -> bool {
+        let Some(page) = self.saving.as_mut().and_then(|saving| saving.due()) else { return false };
+        self.save(page);
+        true
+    }
+
+    #[cold]
+    fn save(&mut self, page: usize) {
+        let Some(saving) = self.saving.as_mut().filter(|saving| saving.wants(page)) else { return };
+        let (mut out, mut before) = (Writer::new(), Before::default());
+        for row in self.rows.iter().skip(page * SAVED).take(SAVED) {
+            out.option(row.as_ref(), |out, row| {
+                out.text(row.labels.text());
+                out.number(row.updated);
+                row.point.save(&mut before, out);
+            });
+        }
+        saving.put(page, out.into_bytes());
+    }
+
     fn remove(&mut self, at: u32) {
+        self.before_change(at as usize);
         let Some(row) = self.rows.get_mut(at as usize).and_then(Option::take) else { return };
         for key in &row.keys {
             self.by_key.remove(key);
@@ -220,8 +389,8 @@ impl Inner {
     }
 
     fn insert(&mut self, row: Row) {
-        let identity = row.labels.identity();
         let keys = row.keys.clone();
+        self.before_change(self.free.last().map_or(self.rows.len(), |at| *at as usize));
         let at = if let Some(at) = self.free.pop() {
             if let Some(slot) = self.rows.get_mut(at as usize) {
                 *slot = Some(row);
@@ -234,10 +403,13 @@ impl Inner {
         for key in keys {
             self.by_key.insert(key, at);
         }
-        let rows = &self.rows;
-        self.by_labels.insert_unique(identity, at, |known| {
-            rows.get(*known as usize).and_then(Option::as_ref).map_or(0, |row| row.labels.identity())
-        });
+        self.link(at);
+    }
+
+    fn link(&mut self, at: u32) {
+        let Self { rows, by_labels, .. } = self;
+        let identity = |at: &u32| rows.get(*at as usize).and_then(Option::as_ref).map_or(0, |row| row.labels.identity());
+        by_labels.insert_unique(identity(&at), at, identity);
     }
 }
 
@@ -260,6 +432,7 @@ impl Open<'_> {
                 return Ok(Taken::Plainly);
             }
         };
+        self.inner.before_change(at as usize);
         let Some(row) = self.inner.rows.get_mut(at as usize).and_then(Option::as_mut) else { return Ok(Taken::Plainly) };
         let taken = row.point.take(incoming)?;
         row.updated = now;
@@ -309,9 +482,15 @@ pub(super) struct Snapshot {
     oldest: u64,
     times: bool,
     info_name: String,
+    /// Why it must not be shown yet.
+    pub(super) unready: Option<&'static str>,
 }
 
 impl PageSource for Snapshot {
+    fn unready(&self) -> Option<&'static str> {
+        self.unready
+    }
+
     fn families(&self) -> Vec<Family> {
         let of_rows = |rows: &Arc<Rows>| Family {
             name: Cow::Owned(rows.name.clone()),

@@ -46,6 +46,13 @@ fn cumulative_points_keep_their_start_and_counters_begin_at_zero() {
 }
 
 #[test]
+fn the_last_flush_tells_real_values() {
+    let mut bench = Bench::new("", false, true);
+    bench.take(&request("cart", vec![span("a", 3), span("a", 4)]), T0);
+    assert_eq!(calls(&bench.finish(T0 + 10 * SECOND)), (2, T0, T0 + 10 * SECOND));
+}
+
+#[test]
 fn deltas_are_an_unbroken_chain() {
     let mut bench = Bench::new("aggregation_temporality: AGGREGATION_TEMPORALITY_DELTA", false, true);
     bench.take(&request("cart", vec![span("a", 3)]), T0);

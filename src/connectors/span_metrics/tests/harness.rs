@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::super::{Config, Settings};
 use crate::{
-    component::{BuildContext, Connector, ConnectorConfig, ConnectorUse, Derived, Extensions},
+    component::{BuildContext, Connector, ConnectorConfig, ConnectorUse, Derived, Extensions, Stateful},
     config::{Diagnostics, Input, Machine, Node, load},
     exposition::{Bucket, Exemplar, Family, Gone, LabelBlock, NativeHistogram, Page, PageSource, PageWriter},
     internal_telemetry::Telemetry,
@@ -72,6 +72,23 @@ impl Bench {
     }
 
     pub(super) fn take(&mut self, request: &ExportTraceServiceRequest, received: u64) {
+        let record = self.record(0, request, received);
+        let mut out = Vec::new();
+        self.connector.consume(&record, &mut out);
+        assert!(out.is_empty());
+    }
+
+    /// Takes a record that a reader found at an offset.
+    pub(super) fn take_from(&mut self, reader: &str, offset: u64, request: &ExportTraceServiceRequest, received: u64) {
+        let record = self.record(offset, request, received);
+        self.connector.consume_from(&Arc::from(reader), &record, &mut Vec::new());
+    }
+
+    pub(super) fn state(&self) -> Arc<dyn Stateful> {
+        self.connector.state().unwrap()
+    }
+
+    fn record(&self, offset: u64, request: &ExportTraceServiceRequest, received: u64) -> Record {
         let payload = Bytes::from(request.encode_to_vec());
         let mut index = SpanIndex::default();
         let scanned = scan(Signal::Traces, &payload, &ScanLimits::default(), Some(&mut index)).unwrap();
@@ -82,25 +99,22 @@ impl Bench {
             context: Arc::new(Context::default()),
             index: self.with_index.then(|| Arc::new(index)),
         };
-        let position = Position { topic: TopicId(0), shard: 0, offset: 0 };
-        let record = Record { position, source: SourceId(0), received: UnixNanos(received), batch, derived_from: None };
-        let mut out = Vec::new();
-        self.connector.consume(&record, &mut out);
-        assert!(out.is_empty());
+        let position = Position { topic: TopicId(0), shard: 0, offset };
+        Record { position, source: SourceId(0), received: UnixNanos(received), batch, derived_from: None }
     }
 
     pub(super) fn flush(&mut self, now: u64) -> ExportMetricsServiceRequest {
         let mut out: Vec<Derived> = Vec::new();
         self.connector.flush(UnixNanos(now), &mut out);
-        let mut all = ExportMetricsServiceRequest::default();
-        for derived in out {
-            let scanned = scan(Signal::Metrics, &derived.batch.payload, &ScanLimits::default(), None).unwrap();
-            assert_eq!(scanned.items, derived.batch.items, "data points are counted right");
-            all.resource_metrics.extend(ExportMetricsServiceRequest::decode(derived.batch.payload).unwrap().resource_metrics);
-        }
-        all
+        read(out)
     }
 
+    /// The last flush.
+    pub(super) fn finish(&mut self, now: u64) -> ExportMetricsServiceRequest {
+        let mut out: Vec<Derived> = Vec::new();
+        self.connector.finish(UnixNanos(now), &mut out);
+        read(out)
+    }
     /// Series with their values, as a page of text 0.0.4 would show them.
     pub(super) fn scrape(&self) -> BTreeMap<String, f64> {
         self.scrape_all().values
@@ -122,6 +136,16 @@ impl Bench {
         let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
         family.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum()
     }
+}
+
+fn read(out: Vec<Derived>) -> ExportMetricsServiceRequest {
+    let mut all = ExportMetricsServiceRequest::default();
+    for derived in out {
+        let scanned = scan(Signal::Metrics, &derived.batch.payload, &ScanLimits::default(), None).unwrap();
+        assert_eq!(scanned.items, derived.batch.items, "data points are counted right");
+        all.resource_metrics.extend(ExportMetricsServiceRequest::decode(derived.batch.payload).unwrap().resource_metrics);
+    }
+    all
 }
 
 #[derive(Default)]

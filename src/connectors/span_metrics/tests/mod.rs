@@ -5,3 +5,4 @@ mod deriving;
 mod guarding;
 mod harness;
 mod reading;
+mod remembering;

@@ -3,6 +3,7 @@
 #![allow(clippy::float_cmp, reason = "numbers come back as they were put in, to the bit")]
 
 mod collector;
+mod remembering;
 mod semantics;
 mod serving;
 

@@ -117,6 +117,22 @@ async fn serves_metrics_and_rows_of_connectors_on_one_page() {
 }
 
 #[tokio::test]
+async fn a_page_that_would_go_back_is_refused() {
+    let running = start(&[]).await;
+    let state = running.exporter.state().unwrap();
+    state.replaying(true);
+    let metrics = json!([gauge("g", json!([point(1.5, 0, 1)]))]);
+    running.exporter.export(batch(&request_of(&[("service.name", "a")], metrics))).await;
+    let (parts, body) = running.get("/metrics", &[]).await;
+    assert_eq!((parts.status.as_u16(), parts.headers["retry-after"].to_str().unwrap()), (503, "1"));
+    assert!(body.starts_with(b"the metrics of before the start"));
+    assert_eq!(running.get("/", &[]).await.0.status, 200);
+    state.replaying(false);
+    assert_eq!(running.get("/metrics", &[]).await.0.status, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn open_metrics_is_off_unless_asked_for() {
     let running = start(&[]).await;
     let (parts, _) = running.get("/metrics", &[("accept", "application/openmetrics-text;version=1.0.0")]).await;
