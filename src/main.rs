@@ -2,12 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 // Buffers of a request are kept and used again: glibc maps and unmaps each, which costs half of what large HTTP/2 frames gain.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    weir::cli::execute(weir::cli::Arguments::parse())
+    weir::cli::execute(weir::cli::Arguments::read(std::env::args_os()))
 }

@@ -1,8 +1,8 @@
 //! Commands and flags.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::config::GoDuration;
 
@@ -17,6 +17,27 @@ pub struct Arguments {
     pub command: Option<Command>,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+impl Arguments {
+    /// The process's arguments; where they are wrong, it says how and ends.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Self {
+        let words: Vec<OsString> = words.into_iter().collect();
+        Self::try_parse_from(&words).unwrap_or_else(|error| match misplaced_names(&words) {
+            Some(names) if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+                let message = format!("names of components stand behind `=`: --skip-unsupported={names}\n");
+                Self::command().error(ErrorKind::UnknownArgument, message).exit()
+            }
+            _ => error.exit(),
+        })
+    }
+}
+
+/// What stands behind `--skip-unsupported` with a space between, where it cannot be a command.
+pub(super) fn misplaced_names(words: &[OsString]) -> Option<&str> {
+    let at = words.iter().position(|word| word == "--skip-unsupported")?;
+    let next = words.get(at + 1)?.to_str().filter(|next| !next.starts_with('-'))?;
+    Arguments::command().find_subcommand(next).is_none().then_some(next)
 }
 
 #[derive(Debug, Subcommand)]

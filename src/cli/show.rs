@@ -54,12 +54,18 @@ pub(super) fn validate(args: &ValidateArgs) -> ExitCode {
             let count = |level| checked.loaded.found.found.iter().filter(|found| found.level == level).count();
             let (warnings, ineffective) = (count(Level::Warning), count(Level::Ineffective));
             put(&format!(
-                "valid: {} pipelines, {} consumers; {warnings} warnings, {ineffective} keys without effect\n",
-                checked.file.pipelines.len(),
-                checked.plan.consumers.len()
+                "valid: {}, {}; {}, {} without effect\n",
+                counted(checked.file.pipelines.len(), "pipeline"),
+                counted(checked.plan.consumers.len(), "consumer"),
+                counted(warnings, "warning"),
+                counted(ineffective, "key"),
             ))
         }
     }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 pub(super) fn plan(args: &PlanArgs) -> ExitCode {

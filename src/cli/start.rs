@@ -17,7 +17,7 @@ use crate::{
     pipeline::{Built, File, Plan, Read, Surroundings},
     processors::PROCESSORS,
     receivers::RECEIVERS,
-    runtime::{BuildError, Clock},
+    runtime::{BuildError, Clock, both},
 };
 
 /// Every component there is.
@@ -194,8 +194,10 @@ pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
         let nothing = Node::null();
         let written = file.telemetry.as_ref().unwrap_or(&nothing);
         let telemetry = TelemetrySettings::read(written, &mut found);
-        for fault in telemetry.logs.try_outputs().err().into_iter().flat_map(BuildError::faults) {
-            found.error(written.nearest("logs::output_paths").origin, fault.message(), None);
+        for fault in both(telemetry.logs.try_outputs(), telemetry.try_exporters()).err().into_iter().flat_map(BuildError::faults)
+        {
+            let key = fault.key().trim_start_matches("service::telemetry::");
+            found.error(written.nearest(key).origin, fault.message(), fault.help());
         }
         let around = Surroundings {
             telemetry: Telemetry::default(),

@@ -1,10 +1,14 @@
 //! What a file is told before anything of it starts: all of it, each thing at its place.
 
-use std::net::TcpListener;
+use std::{ffi::OsString, net::TcpListener};
 
 use clap::Parser;
 
-use super::{Arguments, arguments::Command, migrate, start};
+use super::{
+    Arguments,
+    arguments::{Command, misplaced_names},
+    migrate, start,
+};
 use crate::{
     config::{Diagnostics, Input, Level, Loaded, Machine, draw, load},
     service::Running,
@@ -222,7 +226,7 @@ fn the_journals_that_there_are_are_named() {
     let shown = told(
         "journal: {mode: foo}\nexporters: {debug: }\nreceivers: {otlp: {protocols: {http: }}}\nservice: {pipelines: {logs: {receivers: [otlp], exporters: [debug]}}}\n",
     );
-    one(&shown, "`foo` is not `memory`");
+    one(&shown, "`foo` is not a journal that this version has: it has `memory`");
 }
 
 #[test]
@@ -326,4 +330,33 @@ async fn every_port_that_is_taken_is_named_at_once() {
         let line = lines.iter().find(|line| line.contains(&format!("address already in use: 127.0.0.1:{port} ("))).unwrap();
         assert!(line.starts_with(place) && line.contains(&format!("`ss -ltnp 'sport = :{port}'`")), "{line}");
     }
+}
+
+#[test]
+fn names_to_skip_stand_behind_an_equals_sign() {
+    let misplaced = |words: &str| {
+        let words: Vec<OsString> = words.split(' ').map(OsString::from).collect();
+        misplaced_names(&words).map(str::to_owned)
+    };
+    assert_eq!(misplaced("weir --skip-unsupported redaction").as_deref(), Some("redaction"));
+    assert_eq!(misplaced("weir --skip-unsupported run"), None);
+    assert_eq!(misplaced("weir --skip-unsupported=redaction"), None);
+    assert_eq!(misplaced("weir --skip-unsupported --config x"), None);
+}
+
+#[test]
+fn what_weir_cannot_send_its_own_telemetry_to_is_told_too() {
+    let told = told(
+        "\
+receivers: {otlp: {protocols: {grpc: }}}
+exporters: {nop: }
+service:
+  pipelines: {traces: {receivers: [otlp], exporters: [nop]}}
+  telemetry:
+    metrics: {readers: [{periodic: {exporter: {otlp: {protocol: grpc, endpoint: \"http://me:hunter2@a b\"}}}}]}
+    traces: {processors: [{batch: {exporter: {otlp: {protocol: http/protobuf, endpoint: \"::bad\"}}}}]}
+",
+    );
+    assert!(told.len() == 2 && told[0].starts_with("6:15 ") && told[1].starts_with("7:14 "), "{told:#?}");
+    assert!(!told[0].contains("hunter2"), "{told:#?}");
 }

@@ -21,7 +21,7 @@ use opentelemetry_sdk::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    runtime::Handle,
+    runtime::{Builder, Handle, Runtime},
     task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -38,7 +38,10 @@ use super::{
     Identity, Logging, Reader, SampleKind, SampleValue, Samples, SpanProcessor, Tally, Telemetry, TelemetrySettings, Watched,
     names,
 };
-use crate::runtime::{BuildError, Clock, Shutdown, Task};
+use crate::{
+    config::shown_url,
+    runtime::{BuildError, Clock, Shutdown, Task, both},
+};
 
 /// The running half. Ended by [`OwnExport::finish`], after everything that is worth telling about.
 #[derive(Default)]
@@ -60,6 +63,33 @@ pub fn start(settings: &TelemetrySettings, telemetry: &Telemetry, clock: Clock) 
     let subscriber = Registry::default().with(logging.with_filter(filter)).with(export.tracers.as_ref().map(span_layer));
     subscriber.try_init().map_err(|error| BuildError::Other(Box::new(error)))?;
     Ok(export)
+}
+
+impl TelemetrySettings {
+    /// Makes every exporter as [`start`] does, and lets it go again, for what is wrong with it.
+    pub fn try_exporters(&self) -> Result<(), BuildError> {
+        let spans = self.spans.iter().map(|processor| match processor {
+            SpanProcessor::Simple { target } | SpanProcessor::Batch { target, .. } => {
+                target.spans().map(drop).map_err(|error| wrong("traces::processors", error))
+            }
+        });
+        let metrics = self.readers.iter().filter_map(|reader| match reader {
+            Reader::Periodic { target, .. } => Some(target.metrics().map(drop).map_err(|error| wrong("metrics::readers", error))),
+            Reader::Pull(_) => None,
+        });
+        if self.spans.is_empty() && !self.readers.iter().any(|reader| matches!(reader, Reader::Periodic { .. })) {
+            return Ok(());
+        }
+        // The exporters want a runtime around them, also where nothing runs yet.
+        let runtime = Handle::try_current().is_err().then(|| Builder::new_current_thread().enable_all().build()).transpose();
+        let runtime = runtime.map_err(|error| BuildError::Other(Box::new(error)))?;
+        let _inside = runtime.as_ref().map(Runtime::enter);
+        let mut told = Ok(());
+        for result in spans.chain(metrics) {
+            told = both(told, result).map(drop);
+        }
+        told
+    }
 }
 
 /// Spans of ours go to the SDK; those of libraries do not.
@@ -160,7 +190,7 @@ impl OwnExport {
 }
 
 fn wrong(key: &str, error: ExporterBuildError) -> BuildError {
-    BuildError::setting(format!("service::telemetry::{key}"), error.to_string())
+    BuildError::setting(format!("service::telemetry::{key}"), shown_url(&error.to_string()).into_owned())
 }
 
 fn resource(identity: &Identity) -> Resource {

@@ -60,6 +60,14 @@ impl BuildError {
         }
     }
 
+    /// The key that is wrong; nothing where none is.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Setting { path, .. } => path,
+            _ => "",
+        }
+    }
+
     /// The remedy, where one is known.
     pub fn help(&self) -> Option<String> {
         match self {

@@ -74,8 +74,7 @@ impl Error for ReadError {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let help = suggest::nearest(variant, expected.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-        let of = if expected.len() == 1 { "" } else { "one of " };
-        Self::new(format!("`{variant}` is not {of}{}", suggest::list(expected.iter().copied())), help)
+        Self::new(format!("`{variant}` is not one of {}", suggest::list(expected.iter().copied())), help)
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {

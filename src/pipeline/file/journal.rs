@@ -28,7 +28,10 @@ impl<'de> Deserialize<'de> for JournalMode {
             "memory" => Ok(Self::Memory),
             "buffered" => Ok(Self::Buffered),
             "durable" => Ok(Self::Durable),
-            other => Err(de::Error::unknown_variant(other, Self::HAD)),
+            other => {
+                let had = suggest::list(Self::HAD.iter().copied());
+                Err(de::Error::custom(format!("`{other}` is not a journal that this version has: it has {had}")))
+            }
         }
     }
 }

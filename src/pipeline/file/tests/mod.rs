@@ -316,7 +316,7 @@ fn reads_the_journal_and_says_what_is_not_in_this_version() {
     for (journal, expected) in [
         ("{mode: durable}", "error 9:17 the journal on disk is not in this version"),
         ("{mode: buffered}", "error 9:17 the journal on disk is not in this version"),
-        ("{mode: disk}", "error 9:17 `disk` is not `memory`"),
+        ("{mode: disk}", "error 9:17 `disk` is not a journal that this version has: it has `memory`"),
         ("{directory: /x}", "ineffective 9:22 `directory` has no effect in `memory` mode"),
         ("{max_size: 0}", "error 9:21 `max_size` must be more than nothing"),
         ("{max_size: 5 apples}", "error 9:21 expected a size such as 64MiB, found the text `5 apples`"),
