@@ -252,6 +252,7 @@ impl Saving {
 
     /// All pages, one behind the other.
     pub fn finish(self, out: &mut Writer) {
+        out.bytes.reserve_exact(self.pages.iter().flatten().map(Vec::len).sum());
         self.pages.into_iter().flatten().for_each(|page| out.raw(&page));
     }
 }

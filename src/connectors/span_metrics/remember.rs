@@ -1,4 +1,7 @@
-//! What is remembered: flushed, expired, saved and read back, always a page at a time.
+//! What is remembered: flushed, expired, saved and read back, a page at a time.
+//!
+//! A page is 512 rows: tens of microseconds to look through, a few hundred to write into a snapshot. Held for longer, once each time: the
+//! owners (a copy of each) when a snapshot begins, and a flush of deltas, which is told as a whole or not at all.
 
 use std::sync::Arc;
 
@@ -240,8 +243,15 @@ impl Stateful for Shared {
                 (state.begin_saving(&mut out), state.applied.clone())
             };
             for number in 0..heads.len() {
-                // The lock is let go between two pages.
-                while self.state.lock().streams.get_mut(number).is_some_and(|stream| stream.store.save_page()) {}
+                loop {
+                    let mut state = self.state.lock();
+                    let more = state.streams.get_mut(number).is_some_and(|stream| stream.store.save_page());
+                    // Between two pages it is the others' turn.
+                    MutexGuard::unlock_fair(state);
+                    if !more {
+                        break;
+                    }
+                }
             }
             let pages: Option<Vec<_>> = self.state.lock().streams.iter_mut().map(|stream| stream.store.saved()).collect();
             // Another state took this one's place meanwhile.
@@ -265,6 +275,8 @@ impl Stateful for Shared {
         };
         let mut state = self.state.lock();
         (read.replaying, read.resumed_unix_nanos) = (state.replaying, state.resumed_unix_nanos);
+        self.metrics.rows.set(read.streams.iter().map(|stream| stream.store.len()).sum::<usize>() as i64);
+        self.metrics.resources.set(read.owners.len() as i64);
         let before = std::mem::replace(&mut *state, read);
         drop(state);
         drop(before);

@@ -3,7 +3,7 @@
 //! In:   metrics of every kind; pages of connectors (span metrics), rendered where they are kept.
 //! Out:  the page at `/metrics`, in the format the scraper asks for.
 //! Full: holds what arrives until it expires; there is no queue. A scrape blocks no export for longer than a thousand rows take to copy.
-//! Lost: series without a point for `metric_expiration`; all series when the process ends.
+//! Lost: series without a point for `metric_expiration`; when the process ends, all series that no snapshot holds.
 //!
 //! ```yaml
 //! exporters:

@@ -239,7 +239,14 @@ impl Families {
     pub(super) fn save(self, out: &mut Writer) -> bool {
         out.count(self.0.len());
         for (head, rows) in self.0 {
-            while rows.inner.lock().save_next() {}
+            loop {
+                let mut inner = rows.inner.lock();
+                let more = inner.save_next();
+                MutexGuard::unlock_fair(inner);
+                if !more {
+                    break;
+                }
+            }
             let Some(saving) = rows.inner.lock().saving.take() else { return false };
             out.raw(&head.into_bytes());
             saving.finish(out);

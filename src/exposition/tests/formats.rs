@@ -332,6 +332,12 @@ prop_compose! {
 
 proptest! {
     #[test]
+    fn a_block_is_known_by_its_text(pairs in prop::collection::vec(("[a-z\"\\\\=,é_.]{0,3}", "[a-z\"\\\\\n,=é]{0,4}"), 0..5)) {
+        let block = crate::exposition::LabelBlock::new(pairs);
+        prop_assert_eq!(crate::exposition::LabelBlock::of_text(block.text()), Some(block));
+    }
+
+    #[test]
     fn every_number_put_in_is_read_back(all in prop::collection::vec(series(), 1..20), name in "[a-z]{1,4}[.][a-z]{1,4}_total") {
         let mut distinct: Vec<(Vec<(String, String)>, f64)> = Vec::new();
         for (pairs, value) in all {

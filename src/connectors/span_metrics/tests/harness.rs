@@ -138,7 +138,8 @@ impl Bench {
     }
 }
 
-fn read(out: Vec<Derived>) -> ExportMetricsServiceRequest {
+/// Derived records, decoded.
+pub(super) fn read(out: Vec<Derived>) -> ExportMetricsServiceRequest {
     let mut all = ExportMetricsServiceRequest::default();
     for derived in out {
         let scanned = scan(Signal::Metrics, &derived.batch.payload, &ScanLimits::default(), None).unwrap();

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event};
+use opentelemetry_proto::tonic::{
+    metrics::v1::{NumberDataPoint, metric::Data, number_data_point},
+    trace::v1::{Span, Status, span::Event},
+};
 use proptest::prelude::*;
 
 use super::harness::*;
 use crate::{
-    component::{Applied, AppliedTo, Snapshot, SnapshotError},
+    component::{Applied, AppliedTo, Snapshot, SnapshotError, Stateful},
     exposition::{Choice, Escaping, Format, LeftOut, Style, page_in_memory},
     journal::TopicId,
     signal::UnixNanos,
@@ -147,6 +150,46 @@ fn a_snapshot_is_of_one_moment_whatever_happens_while_it_is_made() {
     });
     assert_eq!(bench.state().snapshot().applied.iter().next().unwrap().offset, 19);
     assert!(before.applied.is_empty());
+}
+
+#[test]
+fn counting_goes_on_while_it_is_flushed() {
+    for (yaml, expected) in [("", None), ("aggregation_temporality: AGGREGATION_TEMPORALITY_DELTA", Some(1000 * 30))] {
+        let mut bench = Bench::new(yaml, false, true);
+        let state = bench.state();
+        let spans: Vec<Span> = (0..1000).map(|n| span(&format!("n{n}"), 5)).collect();
+        let request = request("cart", spans);
+        let calls = |told: &[u64]| told.iter().sum::<u64>();
+        let total = std::thread::scope(|scope| {
+            let flusher = scope.spawn(|| (0..10).map(|_| told_calls(&*state, false)).collect::<Vec<_>>());
+            for offset in 0..30 {
+                bench.take_from("traces", offset, &request, T0);
+            }
+            let told = flusher.join().unwrap();
+            calls(&told) + told_calls(&*state, true)
+        });
+        // Of what is told as a total, the last word counts; each delta counts.
+        assert_eq!(expected.unwrap_or(total), total, "{yaml}");
+        let rows = if expected.is_some() { 0 } else { 1000 * 30 };
+        assert_eq!(told_calls(&*state, true), rows, "{yaml}");
+    }
+}
+
+/// The sum of the calls that a flush tells.
+fn told_calls(state: &dyn Stateful, last: bool) -> u64 {
+    let mut out = Vec::new();
+    state.flush(UnixNanos(T0 + SECOND), last, &mut out);
+    let told = read(out);
+    let metrics = told.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics);
+    let sums = metrics.filter_map(|metric| match &metric.data {
+        Some(Data::Sum(sum)) => Some(&sum.data_points),
+        _ => None,
+    });
+    let value = |point: &NumberDataPoint| match point.value {
+        Some(number_data_point::Value::AsInt(value)) => value as u64,
+        _ => 0,
+    };
+    sums.flatten().map(value).sum()
 }
 
 #[test]
