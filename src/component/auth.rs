@@ -33,6 +33,10 @@ pub trait ServerAuth: Send + Sync {
 /// Adds credentials or headers to a request that goes out.
 pub trait ClientAuth: Send + Sync {
     fn add_headers(&self, context: &Context, headers: &mut HeaderMap) -> Result<(), AuthError>;
+    /// Whether what it adds comes from the request that the data came with: then a refusal of it concerns that data, not the destination.
+    fn reads_context(&self) -> bool {
+        false
+    }
 }
 
 /// Stands where an extension could not be built: whoever names it is told nothing wrong, and it lets nobody in.

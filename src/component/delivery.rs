@@ -84,7 +84,7 @@ pub enum Sizer {
 #[serde(default, deny_unknown_fields)]
 pub struct Queue {
     pub enabled: bool,
-    /// Requests in flight at once.
+    /// Requests in flight at once; where it is 1, one that failed before and is tried again may be another.
     pub num_consumers: Option<u32>,
     /// How far the consumer may fall behind, in units of `sizer`. Written: the oldest beyond it are dropped, counted `dropped{lag}`.
     pub queue_size: Option<u64>,

@@ -257,6 +257,9 @@ pub enum Outcome {
     TooLarge { message: String, limit: Option<usize> },
     /// An error about the data itself: it goes to the dead letters.
     Rejected { message: String },
+    /// Refused for good with a status (of gRPC or HTTP) that need not be about the data (`INTERNAL`, 500). One record is looked for as with
+    /// `Rejected`, but no longer once two halves of a request are refused with the same status.
+    Refused { status: u16, message: String },
     /// The backend does not take this signal (`UNIMPLEMENTED`, 404).
     Unsupported { message: String },
 }
@@ -270,8 +273,11 @@ impl Outcome {
 pub enum RetryCause {
     /// Overload, restart, a broken connection.
     Passing,
-    /// 401, 403, TLS, DNS: someone has to act; slow retries, the destination's state turns red.
+    /// 401, 403 for weir's own credentials, TLS, DNS: someone has to act; slow retries, the destination's state turns red.
     Blocked,
+    /// 401, 403 for credentials that came with the data (`headers_setter` with `from_context`): a matter of this request alone. It is tried
+    /// five times, then it goes to the dead letters; the destination is not judged by it.
+    Denied,
     /// The attempt took longer than its timeout: the data may have arrived.
     Timeout,
 }

@@ -20,6 +20,8 @@ pub struct Breaker {
 struct State {
     /// Grows with each change. What was begun before it tells of a state that is over.
     generation: u64,
+    /// Attempts that were answered, early or late.
+    answered: u64,
     failures: u32,
     timeouts: u32,
     next: Option<Instant>,
@@ -68,13 +70,19 @@ impl Default for Breaker {
 impl Breaker {
     /// Waits until an attempt may be made.
     pub async fn pass(&self) -> Pass<'_> {
+        self.pass_after(Duration::ZERO).await
+    }
+
+    /// The same, and so much longer where the attempt would be a probe.
+    pub async fn pass_after(&self, patience: Duration) -> Pass<'_> {
         let mut changed = self.open.subscribe();
         loop {
             let wait = {
                 let mut state = self.state.lock();
                 // What changes from here on is noticed: it is published under this lock.
                 changed.mark_unchanged();
-                let wait = match state.next {
+                let next = state.next.map(|next| next.checked_add(patience).unwrap_or(next));
+                let wait = match next {
                     Some(next) if next > Instant::now() => Some(next),
                     Some(_) if state.probing => None,
                     open => {
@@ -102,6 +110,11 @@ impl Breaker {
         }
     }
 
+    /// How many attempts were answered so far.
+    pub fn answered(&self) -> u64 {
+        self.state.lock().answered
+    }
+
     /// Follows whether the destination fails.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.open.subscribe()
@@ -119,6 +132,7 @@ impl Pass<'_> {
     pub fn judge(mut self, verdict: Verdict) -> Change {
         self.judged = true;
         let mut state = self.breaker.state.lock();
+        state.answered += u64::from(verdict == Verdict::Works);
         if state.generation != self.generation {
             return Change::None;
         }
@@ -128,7 +142,7 @@ impl Pass<'_> {
         match verdict {
             Verdict::Works => {
                 let Some(since) = state.since else { return Change::None };
-                *state = State { generation, ..State::default() };
+                *state = State { generation, answered: state.answered, ..State::default() };
                 self.breaker.open.send_replace(false);
                 Change::Mended(now - since)
             }

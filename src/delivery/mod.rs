@@ -14,9 +14,11 @@ pub mod connector;
 mod consumer;
 mod dead_letters;
 pub mod exporter;
+mod journey;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use breaker::Breaker;
 pub use chain::{Chain, Chained, Stage};

@@ -46,6 +46,9 @@ impl Exporter for Scripted {
     fn export(&self, request: Request) -> BoxFuture<'_, Outcome> {
         let answer = self.answers.lock().pop_front();
         let judged = self.judge.map(|judge| judge(&request));
+        if std::env::var("TRACE_IT").is_ok() {
+            eprintln!("{:?} {:?}", Instant::now(), request.context().metadata);
+        }
         self.requests.lock().push(request);
         Box::pin(async move {
             tokio::time::sleep(self.takes).await;
@@ -274,6 +277,183 @@ async fn a_record_on_which_the_exporter_panics_goes_to_the_dead_letters() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_record_is_looked_for_also_where_the_status_says_little() {
+    let judge = |request: &Request| {
+        if request.parts.iter().any(|part| part.items == 13) {
+            Outcome::Refused { status: 13, message: "INTERNAL".to_owned() }
+        } else {
+            Outcome::DELIVERED
+        }
+    };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
+    for items in [1, 2, 3, 4, 13, 5, 6] {
+        rig.put(0, items);
+    }
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (21, 13));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_refuses_everything_is_not_asked_twice_for_each_record() {
+    let judge = |_: &Request| Outcome::Refused { status: 13, message: "INTERNAL".to_owned() };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), false);
+    for _ in 0..1024 {
+        rig.put(0, 1);
+    }
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!((books.dropped[DropReason::Rejected as usize], requests.len()), (1024, 3));
+}
+
+fn tenant(name: &str) -> Context {
+    Context { metadata: vec![("tenant".into(), vec![name.into()])], ..Context::default() }
+}
+
+/// Some payloads never pass, whatever is done about the destination.
+fn thirteen_never_passes() -> Scripted {
+    let judge = |request: &Request| {
+        if request.parts.iter().any(|part| part.items == 13) {
+            Outcome::Retry { reason: "HTTP 504".to_owned(), after: None, cause: RetryCause::Passing }
+        } else {
+            Outcome::DELIVERED
+        }
+    };
+    Scripted { judge: Some(judge), takes: Duration::from_millis(10), ..Scripted::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_of_one_sender_concern_its_requests_alone() {
+    let judge = |request: &Request| {
+        if *request.context() == tenant("bad") {
+            Outcome::Retry { reason: "HTTP 401".to_owned(), after: None, cause: RetryCause::Denied }
+        } else {
+            Outcome::DELIVERED
+        }
+    };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), true);
+    let started = Instant::now();
+    for _ in 0..20 {
+        rig.put_with(0, 1, tenant("bad"));
+        rig.put_with(0, 1, tenant("good"));
+    }
+    let [traces, ..] = &rig.destination.breakers;
+    let open = traces.watch();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let good = |requests: &[Request]| requests.iter().filter(|request| *request.context() == tenant("good")).count();
+    assert_eq!(good(&rig.exporter.requests.lock()), 20);
+    let letters = rig.destination.dead_letters.clone();
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (20, 20));
+    assert_eq!((requests.len(), open.has_changed().is_ok_and(|changed| changed)), (20 + 20 * 5, false));
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert_eq!(letters.letters()[0].message, "HTTP 401 (after 5 attempts, while others are taken)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_fail_for_ever_make_room_for_others() {
+    let rig = rig(thirteen_never_passes(), policy(), true);
+    for n in 0..8 {
+        rig.put_with(0, 13, tenant(&n.to_string()));
+    }
+    for n in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rig.put_with(0, 1, tenant(&format!("good {n}")));
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let good = |requests: &[Request]| requests.iter().filter(|request| request.items == 1).count();
+    assert_eq!(good(&rig.exporter.requests.lock()), 100);
+    assert_eq!(rig.destination.dead_letters.letters().len(), 0);
+    rig.abort.cancel();
+    rig.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_taken_nothing_is_given_up() {
+    static DOWN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+    let judge = |_: &Request| {
+        if DOWN.load(Ordering::Relaxed) {
+            Outcome::Retry { reason: "down".to_owned(), after: None, cause: RetryCause::Passing }
+        } else {
+            Outcome::DELIVERED
+        }
+    };
+    let rig = rig(Scripted { judge: Some(judge), ..Scripted::default() }, policy(), true);
+    for n in 0..500 {
+        rig.put_with(0, 1, tenant(&n.to_string()));
+    }
+    tokio::time::sleep(Duration::from_hours(10)).await;
+    let attempts = rig.exporter.requests.lock().len();
+    assert!(attempts < 2000, "{attempts} attempts in ten hours of at least 15 s between them");
+    DOWN.store(false, Ordering::Relaxed);
+    let started = Instant::now();
+    let (_, _, books) = rig.finish().await;
+    assert_eq!(books.delivered, 500);
+    assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_is_bounded_and_the_worst_goes_first() {
+    let rig = rig(thirteen_never_passes(), policy(), true);
+    for n in 0..600 {
+        rig.put_with(0, 13, tenant(&format!("bad {n}")));
+        for m in 0..9 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            rig.put_with(0, 1, tenant(&format!("good {n} {m}")));
+        }
+    }
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let delivered = rig.exporter.requests.lock().iter().filter(|request| request.items == 1).count();
+    let letters = rig.destination.dead_letters.letters().len();
+    assert!(delivered == 5400 && (600 - 256 - 8..=400).contains(&letters), "{delivered} delivered, {letters} letters");
+    rig.abort.cancel();
+    rig.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_of_many_requests_hold_nobody_up() {
+    let judge = |request: &Request| {
+        if *request.context() == tenant("bad") {
+            Outcome::Retry { reason: "HTTP 401".to_owned(), after: None, cause: RetryCause::Denied }
+        } else {
+            Outcome::DELIVERED
+        }
+    };
+    let exporter = Scripted { judge: Some(judge), takes: Duration::from_millis(10), ..Scripted::default() };
+    let rig = rig(exporter, policy(), true);
+    for _ in 0..600 {
+        rig.put_with(0, 1, tenant("bad"));
+        rig.put_with(0, 1, tenant("good"));
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let good = rig.exporter.requests.lock().iter().filter(|request| *request.context() == tenant("good")).count();
+    assert_eq!(good, 600);
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (600, 600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_request_is_given_up_when_much_has_passed_it_but_not_its_neighbours() {
+    let rig = rig(thirteen_never_passes(), policy(), false);
+    for items in [1, 2, 13, 4, 5] {
+        rig.put(0, items);
+    }
+    for _ in 0..700 {
+        for _ in 0..100 {
+            rig.put(0, 1);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    for _ in 0..10 {
+        rig.put(0, 1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let letters = rig.destination.dead_letters.clone();
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (12 + 70_000 + 10, 13));
+    assert_eq!(letters.letters().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_large_is_split_until_it_fits() {
     let judge = |request: &Request| {
         if request.items > 10 { Outcome::TooLarge { message: "10 at most".to_owned(), limit: None } } else { Outcome::DELIVERED }
@@ -407,7 +587,6 @@ async fn a_signal_that_fails_does_not_stop_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn contexts_are_kept_apart_where_the_exporter_asks_for_it() {
-    let tenant = |name: &str| Context { metadata: vec![("tenant".into(), vec![name.into()])], ..Context::default() };
     for (apart, requests_expected) in [(true, 3), (false, 1)] {
         let rig = rig(Scripted::default(), policy(), apart);
         for name in ["a", "a", "b", "a"] {

@@ -1,5 +1,8 @@
 //! Puts headers on what is sent: fixed ones, or ones of the request that the data came with.
 //!
+//! Where some header comes from the request, a backend that answers 401 or 403 refuses that request, not weir: it is tried five times, then
+//! its data goes to the dead letters. With fixed headers only, the data is held until someone mends them.
+//!
 //! ```yaml
 //! extensions:
 //!   headers_setter:
@@ -202,6 +205,11 @@ impl ClientAuth for Rules {
         }
         Ok(())
     }
+
+    fn reads_context(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| first.reads_context())
+            || self.rules.iter().any(|rule| matches!(rule.source, Source::Metadata(_) | Source::Auth(_)))
+    }
 }
 
 #[cfg(test)]
@@ -253,5 +261,8 @@ mod tests {
         check(&[from(None, Some("auth.username"), None)], &[], &[("a", "ada")]);
         let needs = Config { headers: vec![from(Some("X-Tenant"), None, None)], additional_auth: None }.needs();
         assert!(needs.metadata.contains("x-tenant"));
+        for (header, reads) in [(from(Some("X-Tenant"), None, None), true), (fixed(Action::Upsert), false)] {
+            assert_eq!(Rules { first: None, rules: vec![Rule::new(header).unwrap()] }.reads_context(), reads);
+        }
     }
 }

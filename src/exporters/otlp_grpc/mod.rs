@@ -123,6 +123,7 @@ impl Config {
             let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(path_of(signal)).build();
             uris.push(uri.map_err(|error| BuildError::setting("authority", error.to_string()))?);
         }
+        let credentials_of_context = auth.as_ref().is_some_and(|auth| auth.reads_context());
         let compressor = Compressor::fast(algorithm);
         Ok(Arc::new(OtlpGrpc {
             channel,
@@ -130,7 +131,7 @@ impl Config {
             uris,
             compressor,
             auth,
-            reader: outcome::Reader { retry_after_max: self.own.retry_on_failure.max_interval.0 },
+            reader: outcome::Reader { retry_after_max: self.own.retry_on_failure.max_interval.0, credentials_of_context },
         }))
     }
 

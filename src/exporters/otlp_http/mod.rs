@@ -177,12 +177,13 @@ impl Config {
     ) -> Result<Arc<dyn Exporter>, BuildError> {
         let auth = self.client.auth.get().map(|auth| context.extensions.client_auth(&auth.authenticator)).transpose();
         let (targets, auth) = both(self.targets(environment, adjust), auth)?;
+        let credentials_of_context = auth.as_ref().is_some_and(|auth| auth.reads_context());
         Ok(Arc::new(OtlpHttp {
             targets,
             encoding: self.own.encoding,
             auth,
             clock: context.clock.clone(),
-            reader: outcome::Reader { retry_after_max: self.own.retry_on_failure.max_interval.0 },
+            reader: outcome::Reader { retry_after_max: self.own.retry_on_failure.max_interval.0, credentials_of_context },
         }))
     }
 

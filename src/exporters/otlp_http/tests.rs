@@ -134,8 +134,11 @@ async fn every_status_means_what_the_table_says() {
     for code in [401, 403, 407] {
         assert_eq!(status(code).await, blocked(&format!("HTTP {code}: because")));
     }
-    for code in [400, 405, 408, 415, 500, 501] {
+    for code in [400, 422] {
         assert_eq!(status(code).await, Outcome::Rejected { message: format!("HTTP {code}: because") });
+    }
+    for code in [405, 408, 415, 500, 501] {
+        assert_eq!(status(code).await, Outcome::Refused { status: code, message: format!("HTTP {code}: because") });
     }
     assert_eq!(status(413).await, Outcome::TooLarge { message: "HTTP 413: because".to_owned(), limit: None });
     let unsupported = Outcome::Unsupported { message: "this backend takes no traces (HTTP 404: because)".to_owned() };
@@ -197,7 +200,7 @@ async fn reads_no_more_of_an_answer_than_it_needs() {
     let Outcome::Delivered { warning: Some(warning) } = huge else { panic!("{huge:?}") };
     assert!(warning.contains("too large to read"), "{warning}");
     let error = outcome_of(|_| answered(500, "content-type: text/plain\r\n", &vec![b'x'; 32 << 20])).await;
-    let Outcome::Rejected { message } = error else { panic!("{error:?}") };
+    let Outcome::Refused { message, .. } = error else { panic!("{error:?}") };
     assert!(message.len() < 1000, "{}", message.len());
 }
 

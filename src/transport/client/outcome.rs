@@ -6,9 +6,11 @@
 //! | `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `CANCELLED`, `ABORTED`, `OUT_OF_RANGE`, `DATA_LOSS` | 429, 502, 503, 504 | `Retry`, passing, after the peer's hint |
 //! | `RESOURCE_EXHAUSTED` with `RetryInfo` | | `Retry`, passing |
 //! | `RESOURCE_EXHAUSTED` without, `OUT_OF_RANGE` about a message's length | 413 | `TooLarge` |
-//! | `UNAUTHENTICATED`, `PERMISSION_DENIED` | 401, 403, 407, 3xx | `Retry`, blocked: someone has to act, the data is not at fault |
+//! | `UNAUTHENTICATED`, `PERMISSION_DENIED` | 401, 403 | `Retry`, blocked: someone has to act, the data is not at fault; with credentials that came with the data: denied |
+//! | | 407, 3xx | `Retry`, blocked |
 //! | `UNIMPLEMENTED` | 404 | `Unsupported` |
-//! | `INVALID_ARGUMENT` and all others | 400 and all others | `Rejected` |
+//! | `INVALID_ARGUMENT` | 400, 422 | `Rejected` |
+//! | all others | all others | `Refused` |
 //! | no connection, a broken one | the same | `Retry`, passing |
 //! | no such name, no TLS, not this protocol, refused by a proxy | the same | `Retry`, blocked |
 //!
@@ -89,6 +91,8 @@ const NAMES: [&str; 17] = [
 pub struct Reader {
     /// A peer's hint is not followed further than this: a wrong one must not stop delivery for days.
     pub retry_after_max: Duration,
+    /// The credentials are those that came with the data.
+    pub credentials_of_context: bool,
 }
 
 impl Reader {
@@ -138,9 +142,10 @@ impl Reader {
             | code::DATA_LOSS => self.passing(message, after),
             code::RESOURCE_EXHAUSTED if after.is_some() => self.passing(message, after),
             code::RESOURCE_EXHAUSTED => Outcome::TooLarge { limit: size_limit(text), message },
-            code::UNAUTHENTICATED | code::PERMISSION_DENIED => retry(RetryCause::Blocked, message, None),
+            code::UNAUTHENTICATED | code::PERMISSION_DENIED => self.denied(message),
             code::UNIMPLEMENTED => unsupported(signal, &message),
-            _ => Outcome::Rejected { message },
+            code::INVALID_ARGUMENT => Outcome::Rejected { message },
+            _ => Outcome::Refused { status: u16::try_from(code).unwrap_or(u16::MAX), message },
         }
     }
 
@@ -173,12 +178,18 @@ impl Reader {
                 );
                 retry(RetryCause::Blocked, reason, None)
             }
-            401 | 403 | 407 => retry(RetryCause::Blocked, message, None),
+            401 | 403 => self.denied(message),
+            407 => retry(RetryCause::Blocked, message, None),
             404 => unsupported(signal, &message),
             413 => Outcome::TooLarge { limit: size_limit(text), message },
             429 | 502 | 503 | 504 => self.passing(message, after),
-            _ => Outcome::Rejected { message },
+            400 | 422 => Outcome::Rejected { message },
+            _ => Outcome::Refused { status, message },
         }
+    }
+
+    fn denied(&self, message: String) -> Outcome {
+        retry(if self.credentials_of_context { RetryCause::Denied } else { RetryCause::Blocked }, message, None)
     }
 
     fn passing(&self, reason: String, after: Option<Duration>) -> Outcome {

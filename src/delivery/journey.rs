@@ -1,0 +1,480 @@
+//! One request on its way until each item of it is accounted for: attempts, waits, splitting, dead letters.
+//!
+//! A request that fails alone, while others are taken, is at fault itself: it gives no verdict on the destination, and after [`TRIES`]
+//! attempts it may be given up. Credentials that came with the data concern their request alone from the first refusal on.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::{Instrument, error, info, warn};
+
+use super::{
+    Destination, Letter, Policy,
+    breaker::{Change, Verdict},
+    caught::caught_async,
+};
+use crate::{
+    component::{Outcome, Request, RetryCause},
+    internal_telemetry::{export_span, span_failed},
+    journal::{DropReason, Position, Settled},
+    otlp::split_by_items,
+    runtime::State,
+    signal::{Batch, Signal},
+};
+
+/// Attempts that a request gets where something is wrong with it alone.
+pub(super) const TRIES: u32 = 5;
+/// How much later than others a request probes a destination that it found failing: the others show sooner that it works.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The status of a refusal that is a panic of the exporter: none that a backend has.
+const PANIC: u16 = u16::MAX;
+
+/// A part of a request: what is left of one record.
+#[derive(Clone)]
+pub(super) struct Share {
+    pub(super) position: Position,
+    /// What the processors dropped of the record already.
+    pub(super) processed_away: u64,
+    pub(super) batch: Batch,
+}
+
+pub(super) type Shares = SmallVec<[Share; 4]>;
+pub(super) type Finished = SmallVec<[(Position, Settled); 4]>;
+
+/// Batches, each with its place in `finished`.
+type Parts = Vec<(usize, Batch)>;
+
+/// What is sent in one attempt.
+struct Piece {
+    parts: Parts,
+    half: Half,
+}
+
+/// Where a piece comes from.
+enum Half {
+    Whole,
+    /// The first half of what was refused; its other half comes next.
+    Head,
+    /// The second half, with the first one where that was refused again.
+    Tail(Option<Refused>),
+}
+
+/// A piece that was refused with a status that need not be about the data.
+struct Refused {
+    status: u16,
+    message: String,
+    parts: Parts,
+}
+
+pub(super) struct Journey {
+    /// The next one last.
+    pieces: Vec<Piece>,
+    pub(super) finished: Finished,
+    pub(super) bytes: usize,
+    /// Records that its consumer had read when it began.
+    pub(super) read: u64,
+    /// Not before then is the next attempt.
+    pub(super) due: Option<Instant>,
+    started: Option<Instant>,
+    /// Failed attempts of the next piece.
+    tries: u32,
+    /// Attempts of anyone that the destination had answered when this one failed last or, before that, when it began.
+    answered: u64,
+    /// What the last failed attempt came to.
+    reason: String,
+    /// Whether the last refusal was about credentials that came with the data.
+    denied: bool,
+    /// It was given up, and is only split to find the record that is at fault.
+    hurried: bool,
+}
+
+/// Whom it is delivered to, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Route<'a> {
+    pub(super) destination: &'a Destination,
+    pub(super) policy: &'a Policy,
+    pub(super) pipeline: &'a str,
+}
+
+enum Answer {
+    /// So many items are dropped for the reason, the rest is delivered.
+    Settled(Option<DropReason>, u64),
+    /// Try again in smaller pieces.
+    Split,
+    Refused(u16, String),
+    /// Try again later, beside the others.
+    Later,
+    /// It is at fault itself, and will not be tried again as it is.
+    Hopeless,
+}
+
+impl Journey {
+    pub(super) fn new(shares: Shares, read: u64, policy: &Policy) -> Self {
+        let finished =
+            shares.iter().map(|share| (share.position, Settled::dropped(DropReason::Processor, share.processed_away))).collect();
+        let parts: Parts = shares.into_iter().map(|share| share.batch).enumerate().collect();
+        let bytes = parts.iter().map(|(_, batch)| batch.payload.len()).sum();
+        let mut pieces = within_bounds(parts, policy);
+        pieces.reverse();
+        Self {
+            pieces: pieces.into_iter().map(|parts| Piece { parts, half: Half::Whole }).collect(),
+            finished,
+            bytes,
+            read,
+            due: None,
+            started: None,
+            tries: 0,
+            answered: 0,
+            reason: String::new(),
+            denied: false,
+            hurried: false,
+        }
+    }
+
+    /// Whether all its items are accounted for.
+    pub(super) fn is_done(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Goes on until all is accounted for, or until it should wait (`due`) and make room for others meanwhile.
+    pub(super) async fn fly(mut self, route: Route<'_>) -> Self {
+        if let Some(due) = self.due.take() {
+            sleep_until(due).await;
+        }
+        while let Some(piece) = self.pieces.pop() {
+            let answer = self.attempt(&piece.parts, route).await;
+            if let Answer::Later = answer {
+                self.pieces.push(piece);
+                return self;
+            }
+            self.answered(piece, answer, route);
+        }
+        self
+    }
+
+    /// Gives up what fails again and again while others are taken: a single record, or records that share credentials, at once; of several
+    /// records the halves get one more try each.
+    pub(super) fn give_up(&mut self, route: Route<'_>) {
+        let Some(piece) = self.pieces.pop() else { return };
+        self.due = None;
+        self.answered(piece, Answer::Hopeless, route);
+    }
+
+    /// Whether it may be given up to make room: others have been taken since it failed, and it had its tries.
+    pub(super) fn may_be_given_up(&self, route: Route<'_>) -> bool {
+        let others = self.signal().map_or(0, |signal| route.destination.breaker(signal).answered());
+        self.denied || ((self.tries >= TRIES || self.hurried) && others > self.answered)
+    }
+
+    pub(super) fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    fn signal(&self) -> Option<Signal> {
+        let (_, batch) = self.pieces.last()?.parts.first()?;
+        Some(batch.signal)
+    }
+
+    fn answered(&mut self, piece: Piece, answer: Answer, route: Route<'_>) {
+        let Piece { parts, half } = piece;
+        let is_head = matches!(half, Half::Head);
+        let (tries, denied) = (std::mem::take(&mut self.tries), std::mem::take(&mut self.denied));
+        let head = if let Half::Tail(head) = half { head } else { None };
+        match answer {
+            Answer::Later => {}
+            Answer::Settled(reason, rejected) => route.settle(&parts, reason, rejected, &mut self.finished),
+            Answer::Split => self.split(parts, "refused, and it cannot be split", route),
+            // Records that share credentials share their fate.
+            Answer::Hopeless if denied || parts.len() < 2 => {
+                let message = format!("{} (after {tries} attempts, while others are taken)", self.reason);
+                route.reject(&parts, &message, &mut self.finished);
+            }
+            Answer::Hopeless => {
+                self.hurried = true;
+                self.pieces.extend(halves(&parts).into_iter().rev().map(|parts| Piece { parts, half: Half::Whole }));
+            }
+            Answer::Refused(status, message) => {
+                if let Some(head) = head.as_ref().filter(|head| head.status == status) {
+                    // Both halves with the same status, which says nothing about the data: smaller pieces would only be more requests.
+                    route.reject(&head.parts, &head.message, &mut self.finished);
+                    route.reject(&parts, &message, &mut self.finished);
+                    return;
+                }
+                // The other half shows whether it is worth while to look for one record.
+                if let Some(Piece { half: Half::Tail(other @ None), .. }) = self.pieces.last_mut().filter(|_| is_head) {
+                    *other = Some(Refused { status, message, parts });
+                    return;
+                }
+                self.split_refused(parts, &message, route);
+            }
+        }
+        if let Some(Refused { message, parts, .. }) = head {
+            self.split_refused(parts, &message, route);
+        }
+    }
+
+    fn split(&mut self, parts: Parts, message: &str, route: Route<'_>) {
+        let smaller = halves(&parts);
+        if smaller.len() < 2 {
+            // Its items cannot be told apart any further: no attempt would be a different one.
+            route.reject(&parts, message, &mut self.finished);
+        } else {
+            self.pieces.extend(smaller.into_iter().rev().map(|parts| Piece { parts, half: Half::Whole }));
+        }
+    }
+
+    /// One bad record must not take its neighbours along.
+    fn split_refused(&mut self, mut parts: Parts, message: &str, route: Route<'_>) {
+        if parts.len() < 2 {
+            route.reject(&parts, message, &mut self.finished);
+            return;
+        }
+        let tail = parts.split_off(parts.len() / 2);
+        self.pieces.push(Piece { parts: tail, half: Half::Tail(None) });
+        self.pieces.push(Piece { parts, half: Half::Head });
+    }
+
+    async fn attempt(&mut self, piece: &[(usize, Batch)], route: Route<'_>) -> Answer {
+        let Route { destination, policy, .. } = route;
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let Some((_, first)) = piece.first() else { return Answer::Settled(None, 0) };
+        let signal = first.signal;
+        let breaker = destination.breaker(signal);
+        let items = piece.iter().map(|(_, batch)| batch.items).sum();
+        let request = Request {
+            signal,
+            items,
+            bytes: piece.iter().map(|(_, batch)| batch.payload.len()).sum(),
+            parts: piece.iter().map(|(_, batch)| batch.clone()).collect(),
+        };
+        let passing = breaker.pass_after(if self.tries == 0 { Duration::ZERO } else { PATIENCE });
+        let Some(pass) = before(policy.retry.elapsed_max.and_then(|limit| started.checked_add(limit)), passing).await else {
+            let reason = "the destination has failed all this time";
+            error!(exporter = %destination.id, items = items, %signal, reason, "gave up after max_elapsed_time: dropped");
+            return Answer::Settled(Some(DropReason::Expired), items);
+        };
+        if self.tries == 0 {
+            self.answered = breaker.answered();
+        }
+        let span = export_span(destination.id.as_str(), signal, items);
+        let attempt = caught_async(async { destination.exporter.export(request).await }.instrument(span.clone()));
+        let ended = match policy.timeout {
+            Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
+                let reason = format!("no answer within {limit:?}");
+                Ok(Outcome::Retry { reason, after: None, cause: RetryCause::Timeout })
+            }),
+            None => attempt.await,
+        };
+        let outcome = match ended {
+            Ok(outcome) => outcome,
+            Err(message) => {
+                drop(pass);
+                return Answer::Refused(PANIC, message);
+            }
+        };
+        let Outcome::Retry { reason, after, cause } = outcome else {
+            route.note(pass.judge(Verdict::Works), "");
+            return route.answer(outcome, signal, items, piece);
+        };
+        span_failed(&span, &reason);
+        self.tries = self.tries.saturating_add(1);
+        self.denied = cause == RetryCause::Denied;
+        // Others were answered meanwhile: then it is not the destination.
+        let alone = self.denied || (pass.failures() == 0 && breaker.answered() > self.answered);
+        self.answered = breaker.answered();
+        let failures = if alone { self.tries } else { pass.failures().saturating_add(1) };
+        let backoff = match cause {
+            // Nobody mends a credential within a second.
+            RetryCause::Blocked => policy.retry.max.max(policy.backoff(failures, random())),
+            RetryCause::Passing | RetryCause::Timeout | RetryCause::Denied => policy.backoff(failures, random()),
+        };
+        let wait = after.map_or(backoff, |after| after.min(policy.retry.max).max(backoff));
+        if alone {
+            drop(pass);
+        } else {
+            let timed_out = cause == RetryCause::Timeout;
+            let verdict = if policy.retry.enabled { Verdict::Fails { wait, timed_out } } else { Verdict::Works };
+            let change = pass.judge(verdict);
+            if change == Change::Silent {
+                destination.exporter.reconnect();
+            }
+            route.note(change, &reason);
+            let state =
+                if cause == RetryCause::Blocked { State::Permanent(reason.clone()) } else { State::Recoverable(reason.clone()) };
+            destination.health.report(Some(route.pipeline), &destination.id, state);
+        }
+        if !policy.retry.enabled {
+            warn!(exporter = %destination.id, items = items, %signal, reason, "export failed and retries are switched off: dropped");
+            return Answer::Settled(Some(DropReason::RetryDisabled), items);
+        }
+        if (self.denied && self.tries >= TRIES) || (self.hurried && alone) {
+            self.reason = reason;
+            return Answer::Hopeless;
+        }
+        if policy.retry.elapsed_max.is_some_and(|limit| started.elapsed() + wait > limit) {
+            error!(exporter = %destination.id, items = items, %signal, reason, "gave up after max_elapsed_time: dropped");
+            return Answer::Settled(Some(DropReason::Expired), items);
+        }
+        let now = Instant::now();
+        self.due = Some(now.checked_add(wait).unwrap_or(now));
+        self.reason = reason;
+        Answer::Later
+    }
+}
+
+impl Route<'_> {
+    /// What an answer means for the items.
+    fn answer(self, outcome: Outcome, signal: Signal, items: u64, piece: &[(usize, Batch)]) -> Answer {
+        let Self { destination, .. } = self;
+        destination.health.report(Some(self.pipeline), &destination.id, State::Ok);
+        let exporter = &destination.id;
+        match outcome {
+            Outcome::Delivered { warning } => {
+                if let Some(warning) = warning {
+                    warn!(%exporter, %signal, warning, "the backend took the data with a warning");
+                }
+                Answer::Settled(None, 0)
+            }
+            Outcome::Discarded => Answer::Settled(Some(DropReason::Nop), items),
+            Outcome::Partial { rejected, message } => {
+                warn!(%exporter, %signal, rejected, message, "the backend rejected a part of a request; the rest is delivered");
+                Answer::Settled(Some(DropReason::Rejected), rejected.min(items))
+            }
+            Outcome::TooLarge { message, .. } => {
+                if items > 1 {
+                    return Answer::Split;
+                }
+                self.bury(
+                    piece.iter().map(|(_, batch)| batch),
+                    &format!("a single item is larger than the backend takes: {message}"),
+                );
+                Answer::Settled(Some(DropReason::Rejected), items)
+            }
+            // One bad record must not take its neighbours along.
+            Outcome::Rejected { .. } if piece.len() > 1 => Answer::Split,
+            Outcome::Refused { status, message } => Answer::Refused(status, message),
+            Outcome::Rejected { message } => {
+                self.bury(piece.iter().map(|(_, batch)| batch), &message);
+                Answer::Settled(Some(DropReason::Rejected), items)
+            }
+            Outcome::Unsupported { message } => {
+                warn!(%exporter, %signal, items, message, "this backend takes no {signal}: dropped; take the exporter out of the {signal} pipelines");
+                Answer::Settled(Some(DropReason::Unsupported), items)
+            }
+            Outcome::Retry { .. } => Answer::Settled(None, 0),
+        }
+    }
+
+    fn bury<'b>(self, batches: impl IntoIterator<Item = &'b Batch>, message: &str) {
+        for batch in batches {
+            self.destination.dead_letters.put(Letter {
+                exporter: self.destination.id.clone(),
+                batch: batch.clone(),
+                message: message.to_owned(),
+            });
+        }
+    }
+
+    /// To the dead letters with all of it.
+    fn reject(self, parts: &[(usize, Batch)], message: &str, finished: &mut Finished) {
+        self.bury(parts.iter().map(|(_, batch)| batch), message);
+        self.settle(parts, Some(DropReason::Rejected), parts.iter().map(|(_, batch)| batch.items).sum(), finished);
+    }
+
+    /// Books the items of a piece: `dropped` of them for the reason, the rest as delivered.
+    fn settle(self, piece: &[(usize, Batch)], reason: Option<DropReason>, dropped: u64, finished: &mut Finished) {
+        let mut left = dropped;
+        for (place, batch) in piece {
+            let mine = left.min(batch.items);
+            left -= mine;
+            let metrics = &self.destination.metrics;
+            let signal: Signal = batch.signal;
+            if let Some(sent) = metrics.sent.get(signal.ordinal()) {
+                sent.inc_by(batch.items - mine);
+            }
+            if let Some((_, settled)) = finished.get_mut(*place) {
+                settled.delivered += batch.items - mine;
+                if let Some(reason) = reason {
+                    settled.add_dropped(reason, mine);
+                    if let (Some(failed), true) = (metrics.send_failed.get(signal.ordinal()), reason != DropReason::Nop) {
+                        failed.inc_by(mine);
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(self, change: Change, reason: &str) {
+        let exporter = &self.destination.id;
+        match change {
+            Change::None => {}
+            Change::Broke => {
+                warn!(%exporter, pipeline = self.pipeline, reason, "export failed; the data is held and will be retried");
+            }
+            Change::Silent => {
+                warn!(%exporter, pipeline = self.pipeline, "attempts in a row got no answer: connections are opened afresh");
+            }
+            Change::Mended(after) => {
+                info!(%exporter, pipeline = self.pipeline, seconds = after.as_secs(), "the destination takes data again");
+            }
+        }
+    }
+}
+
+/// Splits what is larger than the policy allows.
+fn within_bounds(piece: Parts, policy: &Policy) -> Vec<Parts> {
+    let Policy { request_items_max, request_bytes_max, .. } = *policy;
+    let (mut waiting, mut done) = (vec![piece], Vec::new());
+    while let Some(piece) = waiting.pop() {
+        let items: u64 = piece.iter().map(|(_, batch)| batch.items).sum();
+        let bytes: usize = piece.iter().map(|(_, batch)| batch.payload.len()).sum();
+        let too_many = request_items_max != 0 && items > request_items_max;
+        let too_long = request_bytes_max != 0 && bytes > request_bytes_max;
+        if items <= 1 || !(too_many || too_long) {
+            done.push(piece);
+            continue;
+        }
+        let smaller = match piece.as_slice() {
+            // By whole requests of the largest size rather than by halves, as a Collector's batch processor does.
+            [(place, batch)] if too_many => {
+                split_by_items(batch, request_items_max).into_iter().map(|part| vec![(*place, part)]).collect()
+            }
+            _ => halves(&piece),
+        };
+        if smaller.len() < 2 {
+            done.push(piece);
+        } else {
+            waiting.extend(smaller.into_iter().rev());
+        }
+    }
+    done
+}
+
+/// Two pieces of about half the size: by records where there are several, else by items. Fewer than two: it cannot be split.
+fn halves(piece: &[(usize, Batch)]) -> Vec<Parts> {
+    if let [(place, batch)] = piece {
+        let half = batch.items.div_ceil(2).max(1);
+        return split_by_items(batch, half).into_iter().map(|part| vec![(*place, part)]).collect();
+    }
+    let (head, tail) = piece.split_at(piece.len() / 2);
+    vec![head.to_vec(), tail.to_vec()]
+}
+
+/// What comes before the deadline, where there is one.
+async fn before<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+/// 0..1, for jitter.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness there is no jitter, which is no reason to stop.
+    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
+        return 0.5;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}

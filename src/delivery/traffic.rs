@@ -1,0 +1,184 @@
+//! The requests of one consumer: those under way, and those that wait beside them because they failed often.
+//!
+//! Full: a request that failed is parked, at most 256 requests and 8 MiB; it leaves its place to others and comes back for single attempts,
+//!       in a quarter of the places at most. Where there is no room to park, or 65,536 records were read since a parked request,
+//!       the one with the most tries is given up to the dead letters, provided that others have been taken since it failed and that it had
+//!       five tries (one whose own credentials are refused: at once). If none may be given up, for instance because the destination takes
+//!       nothing at all, what fails stays in its place, and the consumer reads no further.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Destination, Policy,
+    journey::{Journey, Route, Shares},
+};
+use crate::journal::Cursor;
+
+const PARKED_MAX: usize = 256;
+const PARKED_BYTES_MAX: usize = 8 << 20;
+/// Records that are read since a parked one; the journal keeps a line for each of them.
+const PASSED_MAX: u64 = 65_536;
+
+pub(super) struct Traffic {
+    destination: Arc<Destination>,
+    policy: Arc<Policy>,
+    pipeline: Arc<str>,
+    flying: FuturesUnordered<BoxFuture<'static, Flight>>,
+    flying_bytes: usize,
+    /// Made of what was read at once, for places that are taken.
+    waiting: VecDeque<Journey>,
+    /// Of those that fly, the ones that were parked before.
+    returning: usize,
+    parked: Vec<Journey>,
+    /// Records that were read.
+    read: u64,
+}
+
+pub(super) struct Flight {
+    journey: Journey,
+    returning: bool,
+}
+
+impl Traffic {
+    pub(super) fn new(destination: Arc<Destination>, policy: Arc<Policy>, pipeline: Arc<str>) -> Self {
+        Self {
+            destination,
+            policy,
+            pipeline,
+            flying: FuturesUnordered::new(),
+            flying_bytes: 0,
+            waiting: VecDeque::new(),
+            returning: 0,
+            parked: Vec::new(),
+            read: 0,
+        }
+    }
+
+    /// Nothing is under way but what failed before.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flying.len() == self.returning && self.waiting.is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.flying.is_empty() && self.waiting.is_empty() && self.parked.is_empty()
+    }
+
+    /// Whether another request may be made.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.is_empty() && self.has_place()
+    }
+
+    fn has_place(&self) -> bool {
+        self.flying.len() - self.returning < self.policy.flying_max
+            && self.flying.len() < self.places()
+            && (self.flying_bytes < self.policy.flying_bytes_max || self.is_idle())
+    }
+
+    /// Where only one request may be under way, one that comes back may be another.
+    fn places(&self) -> usize {
+        self.policy.flying_max.max(2)
+    }
+
+    /// So many records were read.
+    pub(super) fn count(&mut self, records: usize, cursor: &mut Cursor) {
+        self.read += records as u64;
+        let passed = |journey: &Journey| self.read - journey.read > PASSED_MAX;
+        if self.parked.iter().any(passed) {
+            self.make_room(Some(self.read - PASSED_MAX), cursor);
+        }
+    }
+
+    pub(super) fn depart(&mut self, shares: Shares) {
+        let journey = Journey::new(shares, self.read, &self.policy);
+        self.waiting.push_back(journey);
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        while self.has_place() {
+            let Some(journey) = self.waiting.pop_front() else { break };
+            self.launch(journey, false);
+        }
+    }
+
+    fn launch(&mut self, journey: Journey, returning: bool) {
+        self.flying_bytes += journey.bytes;
+        self.returning += usize::from(returning);
+        let (destination, policy, pipeline) = (self.destination.clone(), self.policy.clone(), self.pipeline.clone());
+        let flight = async move {
+            let route = Route { destination: &destination, policy: &policy, pipeline: &pipeline };
+            Flight { journey: journey.fly(route).await, returning }
+        };
+        self.flying.push(flight.boxed());
+    }
+
+    /// The next one that landed. What is parked and due starts meanwhile. `None`: there is nothing to wait for.
+    pub(super) async fn next(&mut self) -> Option<Flight> {
+        loop {
+            let may_return = self.flying.len() < self.places() && self.returning < (self.places() / 4).max(1);
+            let first = self.parked.iter().enumerate().filter(|_| may_return).min_by_key(|(_, journey)| journey.due);
+            let first = first.map(|(at, journey)| (at, journey.due.unwrap_or_else(Instant::now)));
+            let Some((at, due)) = first else { return self.flying.next().await };
+            tokio::select! {
+                biased;
+                Some(flight) = self.flying.next() => return Some(flight),
+                () = sleep_until(due) => {
+                    let journey = self.parked.swap_remove(at);
+                    self.launch(journey, true);
+                }
+            }
+        }
+    }
+
+    pub(super) fn land(&mut self, flight: Flight, cursor: &mut Cursor) {
+        let Flight { journey, returning } = flight;
+        self.flying_bytes -= journey.bytes;
+        self.returning -= usize::from(returning);
+        if journey.is_done() {
+            settle(&journey, cursor);
+        } else {
+            self.park(journey, cursor);
+        }
+        self.fill();
+    }
+
+    fn park(&mut self, journey: Journey, cursor: &mut Cursor) {
+        if !self.has_room_to_park(journey.bytes) {
+            self.make_room(None, cursor);
+        }
+        if self.has_room_to_park(journey.bytes) {
+            self.parked.push(journey);
+        } else {
+            // It waits in its place.
+            self.launch(journey, true);
+        }
+    }
+
+    fn has_room_to_park(&self, bytes: usize) -> bool {
+        let parked: usize = self.parked.iter().map(|journey| journey.bytes).sum();
+        self.parked.is_empty() || (self.parked.len() < PARKED_MAX && parked + bytes <= PARKED_BYTES_MAX)
+    }
+
+    /// Gives up the parked request with the most tries, of those that began before so many records were read.
+    fn make_room(&mut self, read_before: Option<u64>, cursor: &mut Cursor) {
+        let Self { destination, policy, pipeline, parked, .. } = self;
+        let route = Route { destination, policy, pipeline };
+        let may_go = |journey: &Journey| journey.may_be_given_up(route) && read_before.is_none_or(|before| journey.read < before);
+        let worst = parked.iter().enumerate().filter(|(_, journey)| may_go(journey)).max_by_key(|(_, journey)| journey.tries());
+        let Some((at, _)) = worst else { return };
+        let Some(journey) = parked.get_mut(at) else { return };
+        journey.give_up(route);
+        if journey.is_done() {
+            settle(&parked.swap_remove(at), cursor);
+        }
+    }
+}
+
+fn settle(journey: &Journey, cursor: &mut Cursor) {
+    for (position, settled) in &journey.finished {
+        cursor.settle(*position, settled);
+    }
+}
