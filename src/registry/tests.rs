@@ -1,7 +1,12 @@
 //! The promises of the store.
 #![expect(clippy::float_cmp, reason = "sums of few whole numbers are exact")]
 
-use super::{ExponentialHistogram, Key, KeyHead, Observation, RowStore, Shape};
+use proptest::prelude::*;
+
+use super::{
+    ExponentialHistogram, Key, KeyHead, Observation, RowStore, Shape,
+    snapshot::{Reader, Writer},
+};
 
 fn key(owner: u32, name: &str) -> Key<'_> {
     Key { head: KeyHead { owner, name_len: name.len() as u32, ..KeyHead::default() }, tail: name.as_bytes() }
@@ -110,4 +115,45 @@ fn adding_histograms_loses_nothing() {
         assert!(to.counts().len() <= 20);
         assert_eq!(to.range(), Some((0.0, 49.0 * 49.0 * 49.0)));
     }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(
+        number: u64, signed: i64, bits: u64, flag: bool, text: String, bytes: Vec<u8>, option: Option<u32>, small: u32,
+    ) {
+        let mut out = Writer::new();
+        out.number(number);
+        out.signed(signed);
+        out.double(f64::from_bits(bits));
+        out.flag(flag);
+        out.text(&text);
+        out.bytes(&bytes);
+        out.option(option, Writer::number);
+        out.number(small);
+        let written = out.into_bytes();
+        let mut from = Reader::new(&written);
+        prop_assert_eq!(from.number(), Ok(number));
+        prop_assert_eq!(from.signed(), Ok(signed));
+        prop_assert_eq!(from.double().map(f64::to_bits), Ok(bits));
+        prop_assert_eq!(from.flag(), Ok(flag));
+        prop_assert_eq!(from.text(), Ok(&*text));
+        prop_assert_eq!(from.bytes(), Ok(&*bytes));
+        prop_assert_eq!(from.option(Reader::small::<u32>), Ok(option));
+        prop_assert_eq!(from.small::<u16>().ok(), u16::try_from(small).ok());
+        prop_assert_eq!(from.end(), Ok(()));
+    }
+}
+
+#[test]
+fn a_count_is_held_against_what_follows() {
+    let mut out = Writer::new();
+    out.number(u64::MAX);
+    out.raw(&[0; 40]);
+    let bytes = out.into_bytes();
+    assert!(Reader::new(&bytes).count(1).is_err());
+    assert!(Reader::new(&bytes).bytes().is_err());
+    assert!(Reader::new(&[0xff; 11]).number().is_err());
+    assert!(Reader::new(&[5, 0, 0, 0, 0]).count(1).is_err());
+    assert_eq!(Reader::new(&[5, 0, 0, 0, 0, 0]).count(1), Ok(5));
 }

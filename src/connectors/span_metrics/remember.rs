@@ -1,7 +1,8 @@
 //! What is remembered: flushed, expired, saved and read back, a page at a time.
 //!
-//! A page is 512 rows: tens of microseconds to look through, a few hundred to write into a snapshot. Held for longer, once each time: the
-//! owners (a copy of each) when a snapshot begins, and a flush of deltas, which is told as a whole or not at all.
+//! A page is 512 rows. Without optimisation and beside other work, writing one takes 1.1 ms and 100,000 rows 0.22 s, in 159 bytes a row; a
+//! batch that touches all 200 pages just when a snapshot begins then writes them all itself. Held for longer than a page, once each time:
+//! the owners (a copy of each) when a snapshot begins, and a flush of deltas, which is told as a whole or not at all.
 
 use std::sync::Arc;
 
