@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use super::{Budget, Refusal, Ticket};
 use crate::{
@@ -39,11 +40,29 @@ pub struct Arrival {
     pub strict_utf8: bool,
 }
 
+/// How long the answer to a request is held back, whose data is in already. Dropping it changes nothing about the data.
+pub struct Pace(Option<BoxFuture<'static, ()>>);
+
+impl Pace {
+    /// Answer at once.
+    pub const NONE: Self = Self(None);
+
+    pub fn until(held: BoxFuture<'static, ()>) -> Self {
+        Self(Some(held))
+    }
+
+    pub async fn over(self) {
+        if let Some(held) = self.0 {
+            held.await;
+        }
+    }
+}
+
 /// A request was taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
     pub items: u64,
     /// Items left out because they were invalid, and why; said in `partial_success`. A message with 0 rejected is a warning.
     pub rejected: u64,
     pub message: Option<String>,
+    pub pace: Pace,
 }

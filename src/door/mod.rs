@@ -21,7 +21,7 @@ use prometheus::IntCounter;
 use tracing::{Instrument, Span};
 
 pub use budget::{Budget, Ticket};
-pub use inlet::{Accepted, Arrival, Inlet};
+pub use inlet::{Accepted, Arrival, Inlet, Pace};
 pub use status::{BudgetWish, Refusal};
 
 use crate::{
@@ -38,7 +38,7 @@ use status::Situation;
 /// Where the door puts what it took: the ingest topics of the journal.
 pub trait Append: Send + Sync {
     /// Appends to the topic of the batch's signal. Once it is done the record is where the journal's mode promises it to be.
-    fn append(&self, record: NewRecord) -> Step<'static, Result<(), Refusal>>;
+    fn append(&self, record: NewRecord) -> Step<'static, Result<Pace, Refusal>>;
 }
 
 /// What a door has to know of its receiver and of the pipelines behind it.
@@ -228,17 +228,17 @@ impl Door {
         };
         let Prepared { batch, rejected, message } = prepared;
         let (items, bytes) = (batch.items, batch.payload.len() as u64);
-        let accepted = Accepted { items, rejected, message };
+        let accepted = move |pace| Accepted { items, rejected, message, pace };
         // Envelopes without items are fine, and nobody has to read them.
         if items == 0 {
             Self::finish(counters, signal, 0, bytes, rejected);
-            return Step::Ready(Ok(accepted));
+            return Step::Ready(Ok(accepted(Pace::NONE)));
         }
         let record = NewRecord { source: self.settings.source, received: self.clock.now(), batch, derived_from: None };
         match self.append.append(record) {
-            Step::Ready(Ok(())) => {
+            Step::Ready(Ok(pace)) => {
                 Self::finish(counters, signal, items, bytes, rejected);
-                Step::Ready(Ok(accepted))
+                Step::Ready(Ok(accepted(pace)))
             }
             Step::Ready(Err(refusal)) => {
                 counters.refused(signal, items + rejected, &refusal);
@@ -248,9 +248,10 @@ impl Door {
                 let counters = counters.clone();
                 Step::Wait(Box::pin(async move {
                     match appending.await {
-                        Ok(()) => {
+                        // Nothing is waited for between the append and this.
+                        Ok(pace) => {
                             Self::finish(&counters, signal, items, bytes, rejected);
-                            Ok(accepted)
+                            Ok(accepted(pace))
                         }
                         Err(refusal) => {
                             counters.refused(signal, items + rejected, &refusal);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    door::{Append, Refusal, status::retry_hint},
-    journal::{AppendError, Appending, NewRecord, Topic},
+    door::{Append, Pace, Refusal, status::retry_hint},
+    journal::{AppendError, Appending, NewRecord, ROOM_WAIT, Topic},
     runtime::Step,
 };
 
@@ -21,25 +22,83 @@ fn refuse(error: &AppendError) -> Refusal {
 }
 
 impl Append for Ingest {
-    fn append(&self, record: NewRecord) -> Step<'static, Result<(), Refusal>> {
+    fn append(&self, record: NewRecord) -> Step<'static, Result<Pace, Refusal>> {
         let signal = record.batch.signal;
         let Some(topic) = self.topics.get(signal.ordinal()).and_then(Option::as_ref) else {
             return Step::Ready(Err(Refusal::NotTaken { message: format!("no pipeline takes {signal} from this receiver") }));
         };
         match topic.append_now(0, record) {
-            Ok(Appending::Done { crowded: false, .. }) => Step::Ready(Ok(())),
-            // The record is in; its sender is told so a little later, so that it sends the next one a little later.
-            Ok(Appending::Done { crowded: true, .. }) => {
-                let topic = topic.clone();
-                Step::Wait(async move { topic.pace().map(Ok).await }.boxed())
-            }
+            Ok(Appending::Done { crowded, .. }) => Step::Ready(Ok(pace(topic, crowded))),
             Ok(Appending::Syncing(synced)) => {
-                Step::Wait(async move { synced.await.map(drop).map_err(|error| refuse(&error)) }.boxed())
+                Step::Wait(async move { synced.await.map(|_| Pace::NONE).map_err(|error| refuse(&error)) }.boxed())
             }
-            Err((_, record)) => {
-                let topic = topic.clone();
-                Step::Wait(async move { topic.append(0, record).await.map(drop).map_err(|error| refuse(&error)) }.boxed())
-            }
+            Err((_, record)) => Step::Wait(when_there_is_room(topic.clone(), record).boxed()),
         }
+    }
+}
+
+/// The record is in; its sender is told so a little later, so that it sends the next one a little later.
+fn pace(topic: &Arc<Topic>, crowded: bool) -> Pace {
+    if !crowded {
+        return Pace::NONE;
+    }
+    let topic = topic.clone();
+    Pace::until(async move { topic.pace().await }.boxed())
+}
+
+/// Waits up to 100 ms for room. Dropped before it is done, nothing was appended.
+async fn when_there_is_room(topic: Arc<Topic>, mut record: NewRecord) -> Result<Pace, Refusal> {
+    let until = Instant::now() + ROOM_WAIT;
+    loop {
+        // A consumer that holds the door makes a topic crowded, too.
+        drop(timeout_at(until, topic.pace()).await);
+        match topic.append_now(0, record) {
+            Ok(Appending::Done { crowded, .. }) => return Ok(pace(&topic, crowded)),
+            Ok(Appending::Syncing(synced)) => return synced.await.map(|_| Pace::NONE).map_err(|error| refuse(&error)),
+            Err((error, _)) if Instant::now() >= until => return Err(refuse(&error)),
+            Err((_, back)) => record = back,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        journal::{LagBound, MemoryShard, OnOverflow, SourceId, Sources, Subscriber, TopicId},
+        signal::{Batch, Signal, UnixNanos},
+    };
+
+    fn record() -> NewRecord {
+        let payload = vec![0; 10].into();
+        let batch = Batch { signal: Signal::Traces, payload, items: 1, context: Arc::default(), index: None };
+        NewRecord { source: SourceId(0), received: UnixNanos(1), batch, derived_from: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_a_moment_for_room_and_refuses_then() {
+        let topic = Arc::new(Topic::new(TopicId(0), "traces".to_owned(), Signal::Traces, 1, |shard, room| {
+            Arc::new(MemoryShard::new(TopicId(0), shard, 1 << 20, room))
+        }));
+        let mut cursor = topic.cursor(&Subscriber {
+            name: "test".into(),
+            sources: Sources::of([SourceId(0)]),
+            bound: LagBound { records: 1, ..LagBound::NONE },
+            on_overflow: OnOverflow::HoldDoor,
+        });
+        let ingest = Ingest { topics: [Some(topic.clone()), None, None] };
+        let (first, second) = (ingest.append(record()), ingest.append(record()));
+        assert!(matches!((first, second), (Step::Ready(Ok(_)), Step::Ready(Ok(_)))), "both are in");
+        let started = Instant::now();
+        assert!(ingest.append(record()).done().await.is_err());
+        assert_eq!(started.elapsed(), Duration::from_millis(100));
+        let (waited, ()) = tokio::join!(ingest.append(record()).done(), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            cursor.read(10, usize::MAX, &mut Vec::new());
+        });
+        assert!(waited.is_ok());
+        assert_eq!((started.elapsed(), cursor.unread().records), (Duration::from_millis(150), 1));
     }
 }

@@ -8,7 +8,7 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN},
 };
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::{Answer, Media, grpc_refusal, grpc_success, http_refusal, http_success},
@@ -209,14 +209,21 @@ impl Port {
                 });
             }
         };
+        let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let accepted = match self.accept(signal, held, context, link, "grpc") {
             Step::Ready(done) => done?,
             Step::Wait(waiting) => match deadline {
-                Some(deadline) => timeout(deadline, waiting).await.map_err(|_| Refusal::Deadline)??,
+                Some(deadline) => timeout_at(deadline, waiting).await.map_err(|_| Refusal::Deadline)??,
                 None => waiting.await?,
             },
         };
-        Ok(grpc_success(signal, &accepted))
+        let answer = grpc_success(signal, &accepted);
+        // The data is in: what the deadline cuts short is only the wait with the answer.
+        match deadline {
+            Some(deadline) => drop(timeout_at(deadline, accepted.pace.over()).await),
+            None => accepted.pace.over().await,
+        }
+        Ok(answer)
     }
 
     /// Calls that carry no telemetry of ours.
@@ -297,7 +304,9 @@ impl Port {
             held = self.transcoded(signal, held)?;
         }
         let accepted = self.accept(signal, held, context, link, "http").done().await?;
-        Ok(http_success(signal, &accepted, media))
+        let answer = http_success(signal, &accepted, media);
+        accepted.pace.over().await;
+        Ok(answer)
     }
 
     /// Protobuf of a JSON body.

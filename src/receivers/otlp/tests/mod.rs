@@ -31,7 +31,7 @@ use super::*;
 use crate::{
     component::{Extension, Extensions, ServerAuth},
     config::{Input, Machine, load},
-    door::{self, Append, Budget, Door, Refusal},
+    door::{self, Append, Budget, Door, Pace, Refusal},
     internal_telemetry::Telemetry,
     journal::{NewRecord, SourceId},
     otlp::{ScanLimits, json, response},
@@ -46,6 +46,8 @@ pub(super) enum Mode {
     Full,
     /// Never says that it is done.
     Hang,
+    /// Takes it, and holds the answer back for ever.
+    Paced,
 }
 
 pub(super) struct Journal {
@@ -54,11 +56,15 @@ pub(super) struct Journal {
 }
 
 impl Append for Journal {
-    fn append(&self, record: NewRecord) -> Step<'static, Result<(), Refusal>> {
+    fn append(&self, record: NewRecord) -> Step<'static, Result<Pace, Refusal>> {
         match *self.mode.lock() {
             Mode::Take => {
                 self.taken.lock().push(record.batch);
-                Step::Ready(Ok(()))
+                Step::Ready(Ok(Pace::NONE))
+            }
+            Mode::Paced => {
+                self.taken.lock().push(record.batch);
+                Step::Ready(Ok(Pace::until(std::future::pending().boxed())))
             }
             Mode::Full => {
                 let refusal = Refusal::Full { reason: "no room".to_owned(), retry_after: Duration::from_millis(1500) };

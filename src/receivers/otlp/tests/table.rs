@@ -333,6 +333,22 @@ async fn the_deadline_of_a_call() {
 }
 
 #[tokio::test]
+async fn what_is_in_is_answered_ok_although_the_pace_outlasts_the_call() {
+    let rig = Setup::default().start().await;
+    *rig.journal.mode.lock() = Mode::Paced;
+    let mut request = Wire::Grpc.good();
+    request.headers_mut().insert("grpc-timeout", "50m".parse().unwrap());
+    rig.client(Wire::Grpc).await.send(request).await.assert_ok();
+    // Who goes away while the answer is held back was counted all the same.
+    let mut client = rig.client(Wire::Protobuf).await;
+    assert!(tokio::time::timeout(Duration::from_millis(200), client.send(Wire::Protobuf.good())).await.is_err());
+    drop(client);
+    assert_eq!(rig.taken().len(), 2);
+    assert!((rig.counted("otelcol_receiver_accepted_spans") - 4.0).abs() < 0.1);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn invalid_items_are_left_out_and_counted() {
     let rig = Setup::default().start().await;
     let payload = request_of(vec![span(&[1; 16], "good"), span(&[1; 3], "bad"), span(&[], "none")]).encode_to_vec();
