@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Measures the six figures of benches/README.md and prints them as a table.
 #   usage: table.sh [COMMAND...]      the command gets a configuration file as its last argument
-#                                     (default: target/release/weir run --config)
+#                                     (default: target/release/weir run --journal memory --config)
 # ROUNDS (5), WORKS ("receive red red+forward") and BATCHES ("512 10") may be set; DURATION, WARMUP and the cores as for ratio.sh.
 # Exits 1 if something failed to arrive or was not counted.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-[[ $# -gt 0 ]] || set -- "${CARGO_TARGET_DIR:-$root/target}/release/weir" run --config
+[[ $# -gt 0 ]] || set -- "${CARGO_TARGET_DIR:-$root/target}/release/weir" run --journal memory --config
 bin=${OTLPLOAD:-$here/target/release/otlpload}
 bad=0
 declare -A ratio

@@ -78,9 +78,16 @@ pub struct ConfigArgs {
     /// A header for what --forward sends: `Authorization=Bearer …`. Repeatable.
     #[arg(long, value_name = "NAME=VALUE", env = "WEIR_FORWARD_HEADER", hide_env_values = true, value_delimiter = ',')]
     pub forward_header: Vec<String>,
-    /// Where accepted data lies until it is delivered. This version has `memory`.
+    /// Where accepted data lies until it is delivered: `durable` (synced before the answer, the default), `buffered` (outlives the process)
+    /// or `memory`.
     #[arg(long, value_name = "MODE", env = "WEIR_JOURNAL")]
     pub journal: Option<String>,
+    /// The directory of what outlives the process.
+    #[arg(long, value_name = "DIRECTORY", env = "WEIR_DATA_DIR")]
+    pub data_dir: Option<String>,
+    /// How much of the disk the journal may take: `10GiB`. Default: half of what is free at the start.
+    #[arg(long, value_name = "SIZE", env = "WEIR_JOURNAL_MAX_SIZE")]
+    pub journal_max_size: Option<String>,
     /// The Collector's feature gates: accepted, without effect.
     #[arg(long, value_name = "GATES", hide = true)]
     pub feature_gates: Vec<String>,

@@ -4,6 +4,7 @@
 //! 3 it stopped, and some accepted data was not delivered (the log says which).
 
 pub mod arguments;
+mod journal;
 mod loops;
 mod migrate;
 mod run;

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use super::{
     FAILED, UNDELIVERED, WRONG,
     arguments::{RunArgs, RunCommand},
-    migrate,
+    journal, migrate,
     start::{self, Checked},
 };
 use crate::{
@@ -147,7 +147,8 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_time
     let lines = greeting(&checked);
     let Checked { plan, built, around, telemetry: settings, loaded, file } = checked;
     let mut unstarted = Diagnostics::default();
-    let graph = built.connect(&plan, &around);
+    let persistence = journal::persistence(&file).map_err(|message| vec![message])?;
+    let graph = built.connect(&plan, &around, persistence.as_ref()).map_err(|error| vec![error.to_string()])?;
     let stop_pages = Shutdown::new();
     let mut pages = tokio::task::JoinSet::new();
     let mut own_page = None;

@@ -171,8 +171,15 @@ pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
         inputs.extend(config.into_iter().cloned().map(Input::Uri));
     }
     inputs.extend(args.set.iter().cloned().map(Input::Set));
-    if let Some(mode) = args.journal.as_ref().filter(|mode| !mode.is_empty()) {
-        inputs.push(Input::Text { name: "--journal".to_owned(), text: format!("journal: {{mode: {}}}", quoted(mode)) });
+    let journal = [
+        ("--journal", "mode", &args.journal),
+        ("--data-dir", "directory", &args.data_dir),
+        ("--journal-max-size", "max_size", &args.journal_max_size),
+    ];
+    for (name, key, value) in journal {
+        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+            inputs.push(Input::Text { name: name.to_owned(), text: format!("journal: {{{key}: {}}}", quoted(value)) });
+        }
     }
     Ok(inputs)
 }

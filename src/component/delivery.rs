@@ -132,7 +132,7 @@ impl Queue {
                 found.error(at("wait_for_result"), "`wait_for_result` does not go with `storage`", help);
             }
             (Some(_), false) => {
-                let instead = "what waits to be sent is held in memory, within bounds, and is counted (`--journal memory`)";
+                let instead = "what waits to be sent lies in weir's journal, for every queue, and outlives the process unless `journal::mode` is `memory`";
                 found.ineffective(at("storage"), "`storage` has no effect yet: nothing is written to disk", instead);
             }
             (None, true) => {

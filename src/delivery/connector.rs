@@ -172,7 +172,7 @@ mod tests {
 
     fn subscriber(bound: LagBound) -> Subscriber {
         let sources = Sources::of([SourceId(0)]);
-        Subscriber { name: "test".into(), sources, bound, on_overflow: OnOverflow::HoldDoor }
+        Subscriber { name: "test".into(), sources, bound, on_overflow: OnOverflow::HoldDoor, is_stateful: false }
     }
 
     fn put(topic: &Topic, items: u64) {

@@ -90,6 +90,7 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
         sources: Sources::of([SourceId(0)]),
         bound: policy.bound,
         on_overflow: policy.on_overflow,
+        is_stateful: false,
     });
     let telemetry = Telemetry::default();
     let exporter = Arc::new(exporter);

@@ -28,7 +28,7 @@ use crate::{
     internal_telemetry::{DOOR_BYTES, DOOR_REFUSED, ReceiverMetrics, Telemetry, receive_span, span_failed},
     journal::{NewRecord, SourceId},
     otlp::{Scan, ScanLimits, repair::repair, scan},
-    runtime::{Clock, Step},
+    runtime::{Clock, Step, blocking},
     signal::{Batch, ComponentId, ContextNeeds, Signal, SpanIndex},
 };
 use newcomers::Newcomers;
@@ -347,7 +347,5 @@ const HEAVY_BYTES: usize = 1 << 20;
 
 /// Runs work on `bytes` bytes of a body, away from the reactor if it will take long.
 pub fn heavy<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    let is_multi = || Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if bytes >= HEAVY_BYTES && is_multi() { tokio::task::block_in_place(work) } else { work() }
+    if bytes >= HEAVY_BYTES { blocking(work) } else { work() }
 }

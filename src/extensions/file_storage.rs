@@ -1,4 +1,4 @@
-//! The Collector's folder for what it keeps on disk. Its keys are read and checked; nothing is kept there yet.
+//! The Collector's folder for what it keeps on disk: names the data directory of weir's journal. Its other keys have no effect.
 
 use std::sync::Arc;
 
@@ -50,11 +50,15 @@ impl ExtensionConfig for Config {
             let help = Some("octal digits, such as \"0750\"".to_owned());
             found.error(node.nearest("directory_permissions").origin, format!("`{digits}` are no permissions"), help);
         }
-        found.ineffective(
-            node.origin,
-            "`file_storage` has no effect yet",
-            "what waits for a backend is kept in memory, within bounds, and is counted",
-        );
+        for (key, value) in node.entries() {
+            if let Some(word) = key.word().filter(|word| &***word != "directory") {
+                found.ineffective(
+                    value.origin,
+                    format!("`{word}` has no effect here"),
+                    "weir's journal keeps what waits for a backend; `journal::mode` says whether it is synced (it is, unless said otherwise)",
+                );
+            }
+        }
         config
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Books, DropReason, Position, Record, Shard, TopicId, ledger::Lag, shard::Unread};
+use super::{Books, DropReason, Lag, Position, Record, Shard, TopicId, shard::Unread};
 
 /// Wakes a consumer that waits for records.
 #[derive(Default)]
@@ -30,6 +30,13 @@ impl Waker {
         if self.asleep.load(Ordering::SeqCst) && enough() && self.asleep.swap(false, Ordering::SeqCst) {
             self.notify.notify_one();
         }
+    }
+
+    /// Whether the consumer sleeps until there is more: then it is not behind.
+    pub(crate) fn waits_for_more(&self, unread: Lag) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+            && unread.items < self.items_min.load(Ordering::Relaxed)
+            && unread.bytes < self.bytes_min.load(Ordering::Relaxed)
     }
 }
 
@@ -52,6 +59,7 @@ impl Place {
 struct Outstanding {
     offset: u64,
     items: u64,
+    bytes: u64,
     settled: Option<Settled>,
 }
 
@@ -92,6 +100,9 @@ impl Settled {
     }
 }
 
+/// Records handed out and not below the watermark, of one place.
+const WINDOW_RECORDS: usize = 16 << 10;
+
 /// A consumer's position: a set of places. It reads ahead, and moves its durable watermark when what it read is settled, in whatever
 /// order that happens.
 pub struct Cursor {
@@ -121,16 +132,20 @@ impl Cursor {
             place.log.read(place.consumer, records_max - (taken - before), bytes_max - bytes.min(bytes_max), out);
             for record in out.iter().skip(taken) {
                 bytes += record.batch.payload.len();
-                place.window.push_back(Outstanding { offset: record.position.offset, items: record.batch.items, settled: None });
+                place.window.push_back(Outstanding {
+                    offset: record.position.offset,
+                    items: record.batch.items,
+                    bytes: record.batch.payload.len() as u64,
+                    settled: None,
+                });
             }
         }
         self.next = if count == 0 { 0 } else { (self.next + 1) % count };
-        if out.len() == before {
-            // Only foreign records lay between: let them go.
-            for place in &mut self.places {
-                place.commit();
-            }
-        }
+    }
+
+    /// Whether so much is settled behind a record that is not, that no more should be read: after a crash all of it comes again.
+    pub fn is_full(&self) -> bool {
+        self.places.iter().any(|place| place.window.len() >= WINDOW_RECORDS)
     }
 
     /// A record is settled. The cursor moves when all records before it are, too.
@@ -144,8 +159,12 @@ impl Cursor {
         }
     }
 
-    /// Gives up what is handed out and what is unread, counted as dropped for this reason. Returns the items.
+    /// Gives up what is handed out and what is unread, counted as dropped for this reason. Returns the items. What is on disk is not given
+    /// up: it is there at the next start.
     pub fn abandon(&mut self, reason: DropReason) -> u64 {
+        if self.is_persistent() {
+            return 0;
+        }
         let mut unread = Vec::new();
         while self.has_unread() {
             self.read(usize::MAX, usize::MAX, &mut unread);
@@ -216,6 +235,11 @@ impl Cursor {
         }
     }
 
+    /// Whether what is held outlives the process.
+    pub fn is_persistent(&self) -> bool {
+        self.places.iter().any(|place| place.log.is_persistent())
+    }
+
     /// Whether nothing is handed out and unsettled.
     pub fn is_settled(&self) -> bool {
         self.places.iter().all(|place| place.window.is_empty())
@@ -245,14 +269,15 @@ impl Accounts {
 impl Place {
     /// Settles what lies below the first record still under way.
     fn commit(&mut self) {
-        let mut settled = Settled::default();
+        let (mut settled, mut released) = (Settled::default(), Lag::default());
         while let Some(entry) = self.window.front() {
             let Some(done) = &entry.settled else { break };
             settled.add(done);
+            released = released.plus(Lag { records: 1, items: entry.items, bytes: entry.bytes });
             self.window.pop_front();
         }
         // With nothing under way the cursor goes to wherever it has read, over records of other sources too.
         let watermark = self.window.front().map_or(u64::MAX, |entry| entry.offset);
-        self.log.settle(self.consumer, watermark, &settled);
+        self.log.settle(self.consumer, watermark, &settled, released);
     }
 }

@@ -3,9 +3,9 @@
 //! Every change happens under the shard's lock, together with the change of the records, so that at any moment a reader of the books
 //! finds accepted = delivered + dropped + held.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::sync::Arc;
 
-use super::{SourceId, Sources, cursor::Waker};
+use super::{Settled, SourceId, Sources, cursor::Waker};
 
 /// Why items left without being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,10 +26,12 @@ pub enum DropReason {
     Nop,
     /// The process ended before delivery.
     Shutdown,
+    /// The disk gave back something else than was written to it.
+    Damaged,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lag,
         Self::Expired,
         Self::Rejected,
@@ -38,6 +40,7 @@ impl DropReason {
         Self::RetryDisabled,
         Self::Nop,
         Self::Shutdown,
+        Self::Damaged,
     ];
 
     /// The value of the label `reason`.
@@ -51,6 +54,7 @@ impl DropReason {
             Self::RetryDisabled => "retry_disabled",
             Self::Nop => "nop",
             Self::Shutdown => "shutdown",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -62,12 +66,10 @@ pub struct Books {
     pub delivered: u64,
     /// Indexed by [`DropReason`].
     pub dropped: [u64; DropReason::ALL.len()],
-    /// Counted from the records beyond the cursor, never by subtraction.
+    /// What waits to be read and what is under way; never accepted minus the rest.
     pub held: u64,
     pub held_bytes: u64,
     pub held_records: u64,
-    /// Nanoseconds since the epoch at which the oldest held record came in; 0 when nothing is held.
-    pub oldest_unix_nanos: u64,
 }
 
 impl Books {
@@ -89,9 +91,6 @@ impl Books {
         self.held += other.held;
         self.held_bytes += other.held_bytes;
         self.held_records += other.held_records;
-        if other.oldest_unix_nanos != 0 && (self.oldest_unix_nanos == 0 || other.oldest_unix_nanos < self.oldest_unix_nanos) {
-            self.oldest_unix_nanos = other.oldest_unix_nanos;
-        }
     }
 }
 
@@ -122,12 +121,12 @@ pub enum OnOverflow {
     HoldDoor,
 }
 
-/// What a consumer has not read yet.
+/// An amount of records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Lag {
-    pub(crate) records: u64,
-    pub(crate) items: u64,
-    pub(crate) bytes: u64,
+pub struct Lag {
+    pub records: u64,
+    pub items: u64,
+    pub bytes: u64,
 }
 
 impl Lag {
@@ -138,19 +137,28 @@ impl Lag {
     }
 
     pub(crate) fn sub(&mut self, slot: &SlotSize) {
-        self.records = self.records.saturating_sub(1);
-        self.items = self.items.saturating_sub(slot.items);
-        self.bytes = self.bytes.saturating_sub(slot.bytes);
+        *self = self.minus(Self { records: 1, items: slot.items, bytes: slot.bytes });
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { records: self.records + other.records, items: self.items + other.items, bytes: self.bytes + other.bytes }
+    }
+
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self {
+            records: self.records.saturating_sub(other.records),
+            items: self.items.saturating_sub(other.items),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
     }
 }
 
-/// What the books keep of a record while some cursor is not past it.
+/// What the books need to know of a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SlotSize {
     pub(crate) source: SourceId,
     pub(crate) items: u64,
     pub(crate) bytes: u64,
-    pub(crate) received_unix_nanos: u64,
 }
 
 /// One consumer's place in one shard.
@@ -160,13 +168,15 @@ pub(crate) struct CursorState {
     pub(crate) bound: LagBound,
     pub(crate) on_overflow: OnOverflow,
     pub(crate) waker: Arc<Waker>,
+    /// In backoff: it slows nobody down.
+    pub(crate) stalled: bool,
     /// Everything below is settled.
     pub(crate) committed: u64,
-    /// Everything below was handed out or skipped.
+    /// Everything below was handed out or skipped. Stands at a record that the consumer takes, or at the end.
     pub(crate) read: u64,
     pub(crate) unread: Lag,
-    /// Ranges of offsets, above `committed`, that were dropped unread.
-    pub(crate) skipped: VecDeque<Range<u64>>,
+    /// Handed out and not below the watermark yet.
+    pub(crate) out: Lag,
     pub(crate) accepted: u64,
     pub(crate) delivered: u64,
     pub(crate) dropped: [u64; DropReason::ALL.len()],
@@ -181,13 +191,56 @@ impl CursorState {
         self.bound.exceeded_by(self.unread)
     }
 
-    pub(crate) fn was_skipped(&self, offset: u64) -> bool {
-        self.skipped.iter().any(|range| range.contains(&offset))
+    pub(crate) fn holds_door(&self) -> bool {
+        self.on_overflow == OnOverflow::HoldDoor
     }
 
     pub(crate) fn drop_items(&mut self, reason: DropReason, items: u64) {
         if let Some(count) = self.dropped.get_mut(reason as usize) {
             *count += items;
+        }
+    }
+
+    /// Moves to `offset`; where nothing is under way, what lies between is settled with that.
+    pub(crate) fn pass(&mut self, offset: u64) {
+        self.read = offset;
+        if self.out.records == 0 {
+            self.committed = offset;
+        }
+    }
+
+    pub(crate) fn hand_out(&mut self, size: &SlotSize) {
+        self.unread.sub(size);
+        self.out.add(size);
+    }
+
+    /// A record that is for this consumer is dropped unread, because it is too far behind.
+    pub(crate) fn skip(&mut self, size: &SlotSize) {
+        if self.takes(size.source) {
+            self.unread.sub(size);
+            self.drop_items(DropReason::Lag, size.items);
+        }
+    }
+
+    /// Everything below `watermark` is settled; `u64::MAX`: nothing is under way.
+    pub(crate) fn settle(&mut self, watermark: u64, settled: &Settled, released: Lag) {
+        self.delivered += settled.delivered;
+        for (mine, theirs) in self.dropped.iter_mut().zip(settled.dropped) {
+            *mine += theirs;
+        }
+        // Not by what is said to be settled, but by what was handed out: a record nobody accounts for unbalances the books.
+        self.out = if watermark == u64::MAX { Lag::default() } else { self.out.minus(released) };
+        self.committed = self.committed.max(watermark.min(self.read));
+    }
+
+    pub(crate) fn books(&self) -> Books {
+        Books {
+            accepted: self.accepted,
+            delivered: self.delivered,
+            dropped: self.dropped,
+            held: self.unread.items + self.out.items,
+            held_bytes: self.unread.bytes + self.out.bytes,
+            held_records: self.unread.records + self.out.records,
         }
     }
 }

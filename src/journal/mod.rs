@@ -4,22 +4,25 @@
 //! Out:  records, to any number of consumers, each at its own pace.
 //! Full: an append waits up to 100 ms for room, then is refused with a hint when to come again. A consumer that may skip is moved
 //!       over its oldest records instead, counted `dropped{lag}`.
-//! Lost: in memory mode everything held here, when the process ends.
+//! Lost: in memory mode everything held here, when the process ends. On disk nothing that was acknowledged: see `disk`.
 //!
 //! Consumers know a [`Topic`] and a [`Cursor`]; where the records lie is a [`Shard`]'s business.
 
 #![warn(clippy::indexing_slicing)]
 
 mod cursor;
+mod disk;
 mod ledger;
 mod memory;
+mod ring;
 mod shard;
 #[cfg(test)]
 mod tests;
 mod topic;
 
 pub use cursor::{Accounts, Cursor, Place, Settled, Waker};
-pub use ledger::{Books, DropReason, LagBound, OnOverflow};
+pub use disk::{Directory, DirectoryError, DiskShard, Persistence, choose_directory};
+pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
 pub use memory::MemoryShard;
-pub use shard::{Appending, Shard, Unread};
+pub use shard::{Appended, Appending, Mark, Shard, Unread};
 pub use topic::{AppendError, NewRecord, Position, ROOM_WAIT, Record, SourceId, Sources, Subscriber, Topic, TopicId};

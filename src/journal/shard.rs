@@ -1,15 +1,24 @@
 //! Where a topic's records lie: the trait behind which memory and disk look alike.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
-use super::{AppendError, Books, NewRecord, Record, Settled, Subscriber, cursor::Waker};
+use super::{AppendError, Books, DropReason, Lag, NewRecord, Record, Settled, Subscriber, cursor::Waker};
 
-/// Whether an append is done, or will be when its group is synced.
+/// A record is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub offset: u64,
+    /// Some moving consumer is behind by more than the pace.
+    pub crowded: bool,
+}
+
+/// Whether an append is done, or will be when its group is written.
 pub enum Appending {
-    /// The record's offset; `crowded` says that some moving consumer is behind by more than the pace.
-    Done { offset: u64, crowded: bool },
-    /// In durable mode.
-    Syncing(BoxFuture<'static, Result<u64, AppendError>>),
+    Done(Appended),
+    /// On disk. The record is written whether or not this is waited for.
+    Syncing(BoxFuture<'static, Result<Appended, AppendError>>),
 }
 
 /// One shard of a topic: an ordered log of records and the accounts of its consumers.
@@ -17,13 +26,15 @@ pub enum Appending {
 /// Appends of one shard are ordered; a record is readable once its append is done. Implementations keep [`Books`] exact at any moment.
 pub trait Shard: Send + Sync {
     /// Appends, or says that there is no room (`Err`), in which case the record comes back.
+    #[expect(clippy::result_large_err, reason = "the record comes back; a box would be made only to be opened")]
     fn append(&self, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)>;
-    /// Adds a consumer, standing at the end. Its number is the same in all shards of a topic.
-    fn subscribe(&self, subscriber: &Subscriber, waker: std::sync::Arc<Waker>);
+    /// Adds a consumer, standing where it stood before, or at the end. Its number is the same in all shards of a topic.
+    fn subscribe(&self, subscriber: &Subscriber, waker: Arc<Waker>);
     /// Hands the consumer its next records: at most `records_max`, and no more once `bytes_max` is reached (always one).
     fn read(&self, consumer: usize, records_max: usize, bytes_max: usize, out: &mut Vec<Record>);
-    /// Moves the consumer's cursor: everything below `watermark` is settled, with these results.
-    fn settle(&self, consumer: usize, watermark: u64, settled: &Settled);
+    /// Moves the consumer's cursor: everything below `watermark` is settled, with these results; `released` was handed out for it.
+    /// `u64::MAX`: nothing is under way.
+    fn settle(&self, consumer: usize, watermark: u64, settled: &Settled, released: Lag);
     /// Whether the consumer has something to read.
     fn has_unread(&self, consumer: usize) -> bool;
     /// Unread items, bytes, and when the oldest unread record came in (0: none).
@@ -33,6 +44,32 @@ pub trait Shard: Send + Sync {
     fn books(&self, consumer: usize) -> Books;
     /// Whether some moving consumer is behind by more than the pace, or one that never skips is at its bound.
     fn crowded(&self) -> bool;
+    /// Whether what is held here outlives the process.
+    fn is_persistent(&self) -> bool;
+    /// Why nothing can be appended now.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+    /// Where a consumer stands, to be covered by a snapshot of its state. `None`: places are not kept.
+    fn mark(&self, _consumer: usize) -> Option<Mark> {
+        None
+    }
+    /// A snapshot that covers the mark is on disk: from there the consumer starts again.
+    fn cover(&self, _mark: &Mark) {}
+    /// The offset that the next record gets.
+    fn end(&self) -> u64;
+    /// Writes everything down and takes nothing more.
+    fn close(&self) {}
+}
+
+/// A consumer's place in one shard, and what became of everything below it.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    pub(crate) name: Arc<str>,
+    /// Everything below is settled.
+    pub committed: u64,
+    pub(crate) delivered: u64,
+    pub(crate) dropped: [u64; DropReason::ALL.len()],
 }
 
 /// What waits for a consumer in one shard.

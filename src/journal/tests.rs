@@ -17,7 +17,13 @@ fn topic(shards: u16) -> Topic {
 }
 
 fn subscriber(sources: &[u16], bound: LagBound, on_overflow: OnOverflow) -> Subscriber {
-    Subscriber { name: "traces → test".into(), sources: Sources::of(sources.iter().map(|s| SourceId(*s))), bound, on_overflow }
+    Subscriber {
+        name: "traces → test".into(),
+        sources: Sources::of(sources.iter().map(|s| SourceId(*s))),
+        bound,
+        on_overflow,
+        is_stateful: false,
+    }
 }
 
 fn unbounded() -> Subscriber {
@@ -41,7 +47,7 @@ fn record(source: u16, items: u64, bytes: usize) -> NewRecord {
 
 fn put(topic: &Topic, shard: usize, new: NewRecord) -> bool {
     match topic.append_now(shard, new) {
-        Ok(Appending::Done { .. }) => true,
+        Ok(Appending::Done(_)) => true,
         Ok(Appending::Syncing(_)) => panic!("memory mode has nothing to sync"),
         Err(_) => false,
     }
@@ -185,6 +191,39 @@ fn payloads_are_let_go_when_all_have_read_them() {
     drop(read_all(&mut b));
     assert!(payload.is_unique(), "a consumer of other sources holds nothing");
     assert!(read_all(&mut foreign).is_empty());
+}
+
+#[test]
+fn what_another_consumer_left_behind_is_not_kept_for_one_who_does_not_take_it() {
+    let topic = topic(1);
+    let mut cursor = topic.cursor(&subscriber(&[1], LagBound::NONE, OnOverflow::SkipOldest));
+    let mut other = topic.cursor(&subscriber(&[0], LagBound::NONE, OnOverflow::SkipOldest));
+    put(&topic, 0, record(1, 1, 8));
+    let new = record(0, 1, 64);
+    let payload = new.batch.payload.clone();
+    put(&topic, 0, new);
+    // Its read stops at the bound, with a foreign record behind.
+    let mut out = Vec::new();
+    cursor.read(1, 1, &mut out);
+    drop(read_all(&mut other));
+    assert!(payload.is_unique());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_waits_for_a_full_batch_is_not_behind() {
+    let topic = topic(1);
+    let cursor = topic.cursor(&unbounded());
+    let before = tokio::time::Instant::now();
+    let append = async {
+        tokio::task::yield_now().await;
+        topic.append(0, record(0, 1, 2 << 20)).await.unwrap();
+    };
+    tokio::select! {
+        biased;
+        () = cursor.ready_at(1000, u64::MAX) => panic!("there is one item"),
+        () = append => {}
+    }
+    assert_eq!(before.elapsed(), std::time::Duration::ZERO);
 }
 
 #[test]

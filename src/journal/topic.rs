@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     LagBound, OnOverflow, Shard,
@@ -77,6 +80,9 @@ pub enum AppendError {
     /// A consumer that may not skip is at its bound.
     #[error("no room: {consumer} is behind by its bound")]
     Full { consumer: Arc<str> },
+    /// The disk or the quota is full, or the disk fails.
+    #[error("the journal takes no data: {reason}")]
+    Disk { reason: Box<str> },
 }
 
 /// Who reads a topic, and how far behind it may fall.
@@ -87,6 +93,8 @@ pub struct Subscriber {
     pub sources: Sources,
     pub bound: LagBound,
     pub on_overflow: OnOverflow,
+    /// Its place on disk is that of its last snapshot.
+    pub is_stateful: bool,
 }
 
 /// The longest a request waits for room.
@@ -113,6 +121,11 @@ impl Topic {
     ) -> Self {
         let room = Arc::new(Notify::new());
         let shards = (0..shards.max(1)).map(|number| make(number, room.clone())).collect();
+        Self::of(id, name, signal, room, shards)
+    }
+
+    /// Of shards that are there already; `room` is what they ring when a consumer has read.
+    pub fn of(id: TopicId, name: String, signal: Signal, room: Arc<Notify>, shards: Vec<Arc<dyn Shard>>) -> Self {
         Self { id, name, signal, shards, room, consumers: parking_lot::Mutex::new(0) }
     }
 
@@ -139,6 +152,7 @@ impl Topic {
     }
 
     /// Appends without waiting: `Ok(true)` when the caller should [`Topic::pace`] before it lets more in.
+    #[expect(clippy::result_large_err, reason = "the record comes back; a box would be made only to be opened")]
     pub fn append_now(&self, shard: usize, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)> {
         match self.shards.get(shard % self.shards.len().max(1)) {
             Some(log) => log.append(record),
@@ -148,25 +162,24 @@ impl Topic {
 
     /// Appends, waiting up to 100 ms for room.
     pub async fn append(&self, shard: usize, record: NewRecord) -> Result<u64, AppendError> {
-        let mut record = record;
-        let mut waited = false;
+        let deadline = Instant::now() + ROOM_WAIT;
+        let (mut record, mut is_last) = (record, false);
         loop {
             let room = self.room.notified();
-            match self.append_now(shard, record) {
-                Ok(Appending::Done { offset, crowded }) => {
-                    if crowded {
-                        self.pace().await;
-                    }
-                    return Ok(offset);
+            let appended = match self.append_now(shard, record) {
+                Ok(Appending::Done(appended)) => appended,
+                Ok(Appending::Syncing(writing)) => writing.await?,
+                Err((error, _)) if is_last => return Err(error),
+                Err((_, back)) => {
+                    is_last = timeout_at(deadline, room).await.is_err();
+                    record = back;
+                    continue;
                 }
-                Ok(Appending::Syncing(synced)) => return synced.await,
-                Err((error, back)) => {
-                    if waited || timeout(ROOM_WAIT, room).await.is_err() {
-                        return Err(error);
-                    }
-                    (record, waited) = (back, false);
-                }
+            };
+            if appended.crowded {
+                self.pace().await;
             }
+            return Ok(appended.offset);
         }
     }
 
@@ -196,11 +209,23 @@ impl Topic {
         drop(timeout(ROOM_WAIT, caught_up).await);
     }
 
+    /// Why nothing can be appended now.
+    pub fn fault(&self) -> Option<String> {
+        self.shards.iter().find_map(|shard| shard.fault())
+    }
+
+    /// Writes everything down and takes nothing more.
+    pub fn close(&self) {
+        for shard in &self.shards {
+            shard.close();
+        }
+    }
+
     /// Settles on the first consumer's account directly, past its cursor.
     #[cfg(test)]
     pub(crate) fn settle_for_test(&self, shard: usize, watermark: u64, settled: &super::Settled) {
         if let Some(log) = self.shards.get(shard) {
-            log.settle(0, watermark, settled);
+            log.settle(0, watermark, settled, super::Lag::default());
         }
     }
 }

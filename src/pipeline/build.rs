@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tracing::warn;
 
 use super::{
     file::{Declared, File},
@@ -19,7 +21,8 @@ use crate::{
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
-        Accounts, Cursor, DropReason, LagBound, MemoryShard, OnOverflow, SourceId, Sources, Subscriber, Topic, TopicId, Waker,
+        Accounts, Cursor, Directory, DirectoryError, DiskShard, DropReason, LagBound, MemoryShard, OnOverflow, Persistence,
+        Shard, SourceId, Sources, Subscriber, Topic, TopicId, Waker,
     },
     runtime::{BuildError, Clock, Health, both},
     signal::{ComponentId, ContextNeeds, Signal},
@@ -74,6 +77,18 @@ pub struct Surroundings {
     pub clock: Clock,
     /// `journal::max_lag`, where written.
     pub lag_bytes: Option<u64>,
+}
+
+/// Why a plan that was built cannot be connected to its journal.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the journal cannot be opened: {0}")]
+    Directory(#[from] DirectoryError),
+    #[error(
+        "{0} passes on what it finds in its requests (headers_setter, from_context), and such a credential is not written to disk: \
+         run with --journal memory, or `journal: {{mode: memory}}` in the file"
+    )]
+    Credentials(ComponentId),
 }
 
 /// The settings of everything a plan uses, read and checked.
@@ -135,6 +150,8 @@ pub struct Graph {
     pub budget: Arc<Budget>,
     /// (pipeline, component, signal) and its accounts.
     pub accounts: Vec<(Arc<str>, ComponentId, Signal, Accounts)>,
+    /// `None` in memory mode.
+    pub journal: Option<OpenJournal>,
 }
 
 fn declared<'f>(list: &'f [Declared], id: &ComponentId) -> Option<&'f Declared> {
@@ -344,7 +361,10 @@ impl Complaints<'_> {
 
 impl Built {
     /// Makes the topics, and connects everything to them.
-    pub fn connect(self, plan: &Plan, around: &Surroundings) -> Graph {
+    ///
+    /// # Errors
+    /// Where the journal on disk cannot be opened, or must not be used.
+    pub fn connect(self, plan: &Plan, around: &Surroundings, persistence: Option<&Persistence>) -> Result<Graph, ConnectError> {
         let Self { needs, wants_index, budget, extensions, mut processors, .. } = self;
         let memory_bytes = budget.bytes() as u64;
 
@@ -355,16 +375,29 @@ impl Built {
             SourceId(u16::try_from(at).unwrap_or(u16::MAX))
         };
         let pace = (memory_bytes / 16).min(PACE_BYTES);
-        let topics: Vec<Arc<Topic>> = (0_u16..)
-            .zip(&plan.topics)
-            .map(|(number, planned)| {
-                let id = TopicId(number);
-                let topic = Topic::new(id, planned.name.clone(), planned.signal, 1, |shard, room| {
-                    Arc::new(MemoryShard::new(id, shard, pace, room))
-                });
-                Arc::new(topic)
-            })
-            .collect();
+        if persistence.is_some()
+            && !needs.metadata.is_empty()
+            && let Some(forwarding) = self.exporters.iter().find(|built| built.splits_by_context)
+        {
+            return Err(ConnectError::Credentials(forwarding.id.clone()));
+        }
+        let names = plan.topics.iter().map(|planned| planned.name.clone()).collect();
+        let source_names: Vec<String> = sources.iter().map(ToString::to_string).collect();
+        let directory = persistence.map(|wish| Directory::open(wish, names, &source_names, around.clock.clone())).transpose()?;
+        let mut topics: Vec<Arc<Topic>> = Vec::new();
+        let mut disk_shards = Vec::new();
+        for (number, planned) in (0_u16..).zip(&plan.topics) {
+            let (id, name, room) = (TopicId(number), planned.name.clone(), Arc::new(Notify::new()));
+            let shard: Arc<dyn Shard> = match &directory {
+                None => Arc::new(MemoryShard::new(id, 0, pace, room.clone())),
+                Some(directory) => {
+                    let shard = directory.shard(id, &name, planned.signal, 0, pace, room.clone())?;
+                    disk_shards.push((name.clone(), shard.clone()));
+                    shard
+                }
+            };
+            topics.push(Arc::new(Topic::of(id, name, planned.signal, room, vec![shard])));
+        }
 
         let dead_letters = Arc::new(DeadLetters::new(&around.telemetry));
         let mut exporters: Vec<Arc<Destination>> = Vec::new();
@@ -423,10 +456,13 @@ impl Built {
             wants_index,
             budget,
             accounts: Vec::new(),
+            journal: None,
         };
 
-        // Bounds in memory: half of the budget for what a consumer has not read, so that a dead backend leaves room for the others.
-        let lag_bytes = around.lag_bytes.unwrap_or(memory_bytes / 2);
+        // In memory half of the budget, over all topics, for what a consumer has not read, so that a dead backend leaves room for the others.
+        // On disk the quota bounds them all.
+        let in_memory = memory_bytes / 2 / topics.len().max(1) as u64;
+        let lag_bytes = around.lag_bytes.unwrap_or(if directory.is_some() { 0 } else { in_memory });
         let mut chains: BTreeMap<String, (Arc<Chain>, Option<BatchWish>)> = BTreeMap::new();
         for planned in &plan.consumers {
             if !chains.contains_key(&planned.pipeline) {
@@ -484,7 +520,51 @@ impl Built {
             graph.entries.push(Entry { source: source(&id), id, receiver, topics });
         }
         graph.show_books(&around.telemetry);
-        graph
+        graph.journal = directory.map(|directory| OpenJournal { directory, shards: disk_shards });
+        if let Some(journal) = &graph.journal {
+            journal.warn_of_strangers();
+        }
+        Ok(graph)
+    }
+}
+
+/// The journal on disk, for as long as a graph runs.
+pub struct OpenJournal {
+    directory: Directory,
+    /// With the names of their topics.
+    shards: Vec<(String, Arc<DiskShard>)>,
+}
+
+impl OpenJournal {
+    fn warn_of_strangers(&self) {
+        for (topic, shard) in &self.shards {
+            for (consumer, lag) in shard.strangers() {
+                warn!(
+                    topic,
+                    consumer,
+                    records = lag.records,
+                    bytes = lag.bytes,
+                    "data is held for a consumer that this configuration does not have; it is kept until the consumer is back"
+                );
+            }
+        }
+    }
+
+    /// Writes everything down and takes nothing more. Blocks until it is done.
+    pub fn close(&self) {
+        for (_, shard) in &self.shards {
+            shard.close();
+        }
+    }
+
+    /// Why some topic takes no data now.
+    pub fn fault(&self) -> Option<String> {
+        self.shards.iter().find_map(|(_, shard)| shard.fault())
+    }
+
+    /// Bytes that the segments take, and may take.
+    pub fn usage(&self) -> (u64, u64) {
+        self.directory.usage()
     }
 }
 
@@ -509,6 +589,7 @@ fn subscribe(
             sources: Sources::of(sources.iter().map(source)),
             bound,
             on_overflow,
+            is_stateful: false,
         };
         places.extend(topic.subscribe(&subscriber, &waker));
     }

@@ -9,7 +9,7 @@ mod draw;
 pub mod file;
 mod plan;
 
-pub use build::{Built, Entry, Failed, Graph, Read, Surroundings};
+pub use build::{Built, ConnectError, Entry, Failed, Graph, OpenJournal, Read, Surroundings};
 pub use draw::Form;
 pub use file::File;
 pub use plan::{Plan, PlannedConnector, PlannedConsumer, PlannedTopic, Role, TopicKind};

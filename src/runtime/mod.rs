@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub use fault::{BuildError, appendable, both};
 pub use health::{Health, State};
-pub use task::{Shutdown, Step, Task, TaskError};
+pub use task::{Shutdown, Step, Task, TaskError, blocking};
 
 use crate::signal::UnixNanos;
 

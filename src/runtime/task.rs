@@ -24,3 +24,10 @@ impl<T> Step<'_, T> {
         }
     }
 }
+
+/// Runs work that blocks or takes long, away from the reactor where there is another thread for the rest.
+pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let is_multi = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if is_multi { tokio::task::block_in_place(work) } else { work() }
+}

@@ -56,6 +56,7 @@ mod tests {
             sources: Sources::of([SourceId(0)]),
             bound: LagBound::NONE,
             on_overflow: OnOverflow::SkipOldest,
+            is_stateful: false,
         };
         let mut cursor = topic.cursor(&subscriber);
         for items in [3, 4] {

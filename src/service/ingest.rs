@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     door::{Append, Pace, Refusal, status::retry_hint},
-    journal::{AppendError, Appending, NewRecord, ROOM_WAIT, Topic},
+    journal::{AppendError, Appended, Appending, NewRecord, ROOM_WAIT, Topic},
     runtime::Step,
 };
 
@@ -28,18 +28,23 @@ impl Append for Ingest {
             return Step::Ready(Err(Refusal::NotTaken { message: format!("no pipeline takes {signal} from this receiver") }));
         };
         match topic.append_now(0, record) {
-            Ok(Appending::Done { crowded, .. }) => Step::Ready(Ok(pace(topic, crowded))),
-            Ok(Appending::Syncing(synced)) => {
-                Step::Wait(async move { synced.await.map(|_| Pace::NONE).map_err(|error| refuse(&error)) }.boxed())
+            Ok(Appending::Done(appended)) => Step::Ready(Ok(pace(topic, appended))),
+            Ok(Appending::Syncing(writing)) => {
+                let topic = topic.clone();
+                Step::Wait(
+                    async move { writing.await.map(|appended| pace(&topic, appended)).map_err(|error| refuse(&error)) }.boxed(),
+                )
             }
+            // The disk has no room: it will not have any within a moment.
+            Err((error @ AppendError::Disk { .. }, _)) => Step::Ready(Err(refuse(&error))),
             Err((_, record)) => Step::Wait(when_there_is_room(topic.clone(), record).boxed()),
         }
     }
 }
 
 /// The record is in; its sender is told so a little later, so that it sends the next one a little later.
-fn pace(topic: &Arc<Topic>, crowded: bool) -> Pace {
-    if !crowded {
+fn pace(topic: &Arc<Topic>, appended: Appended) -> Pace {
+    if !appended.crowded {
         return Pace::NONE;
     }
     let topic = topic.clone();
@@ -53,9 +58,13 @@ async fn when_there_is_room(topic: Arc<Topic>, mut record: NewRecord) -> Result<
         // A consumer that holds the door makes a topic crowded, too.
         drop(timeout_at(until, topic.pace()).await);
         match topic.append_now(0, record) {
-            Ok(Appending::Done { crowded, .. }) => return Ok(pace(&topic, crowded)),
-            Ok(Appending::Syncing(synced)) => return synced.await.map(|_| Pace::NONE).map_err(|error| refuse(&error)),
-            Err((error, _)) if Instant::now() >= until => return Err(refuse(&error)),
+            Ok(Appending::Done(appended)) => return Ok(pace(&topic, appended)),
+            Ok(Appending::Syncing(writing)) => {
+                return writing.await.map(|appended| pace(&topic, appended)).map_err(|error| refuse(&error));
+            }
+            Err((error, _)) if Instant::now() >= until || matches!(error, AppendError::Disk { .. }) => {
+                return Err(refuse(&error));
+            }
             Err((_, back)) => record = back,
         }
     }
@@ -87,6 +96,7 @@ mod tests {
             sources: Sources::of([SourceId(0)]),
             bound: LagBound { records: 1, ..LagBound::NONE },
             on_overflow: OnOverflow::HoldDoor,
+            is_stateful: false,
         });
         let ingest = Ingest { topics: [Some(topic.clone()), None, None] };
         let (first, second) = (ingest.append(record()), ingest.append(record()));

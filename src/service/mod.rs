@@ -21,8 +21,8 @@ use crate::{
     delivery::{Consumer, connector, exporter},
     door::{self, Door},
     otlp::ScanLimits,
-    pipeline::{Entry, Failed, Graph, Surroundings},
-    runtime::{Health, Shutdown, State, Task},
+    pipeline::{Entry, Failed, Graph, OpenJournal, Surroundings},
+    runtime::{Health, Shutdown, State, Task, blocking},
     signal::ComponentId,
 };
 
@@ -42,6 +42,8 @@ pub struct Ended {
 
 /// How long receivers may take to answer what they are receiving.
 const RECEIVERS_GRACE: Duration = Duration::from_secs(5);
+/// How long a stop delivers what is on disk: some of it is likely to be taken at once, and none of it is lost.
+const DRAIN_ON_DISK: Duration = Duration::from_secs(2);
 /// How long connectors that were told to give up may take to do so.
 const CONNECTORS_GRACE: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,7 @@ pub struct Running {
     done: Vec<Done>,
     destinations: Vec<Arc<crate::delivery::Destination>>,
     accounts: Vec<Account>,
+    journal: Option<OpenJournal>,
 }
 
 fn account_of(consumer: &Consumer) -> Account {
@@ -91,6 +94,7 @@ impl Running {
             done: Vec::new(),
             destinations: graph.exporters.clone(),
             accounts: graph.accounts,
+            journal: graph.journal,
         };
         for (id, extension) in &graph.extensions.0 {
             let started = extension.start(running.stop_servers.clone()).await;
@@ -188,6 +192,8 @@ impl Running {
     /// Stops in order within `drain_timeout`; `hurry` cuts it short.
     pub async fn stop(mut self, drain_timeout: Duration, hurry: Shutdown) -> Ended {
         let started = Instant::now();
+        // What is on disk is delivered after the next start; a stop does not wait for backends.
+        let drain_timeout = if self.journal.is_some() { drain_timeout.min(DRAIN_ON_DISK) } else { drain_timeout };
         let deadline = started + drain_timeout;
         self.health.set_whole(State::Stopping);
         self.stop_receivers.cancel();
@@ -236,7 +242,7 @@ impl Running {
                     pipeline: pipeline.to_string(),
                     component: component.clone(),
                     signal: *signal,
-                    items: accounts.books().held,
+                    items: if self.journal.is_some() { 0 } else { accounts.books().held },
                 };
                 done.push(Done { left, panicked: false });
             }
@@ -256,6 +262,11 @@ impl Running {
                 );
                 ended.undelivered.push(left);
             }
+        }
+        if let Some(journal) = &self.journal {
+            let held: u64 = self.accounts.iter().map(|(_, _, _, accounts)| accounts.books().held).sum();
+            blocking(|| journal.close());
+            info!(held_items = held, "the journal is written; what it holds is delivered after the next start");
         }
         for destination in &self.destinations {
             if timeout_at(deadline.max(Instant::now() + Duration::from_secs(1)), destination.exporter.finish()).await.is_err() {

@@ -337,7 +337,9 @@ def run_once(binary, work):
     with open(path, "w") as out:
         json.dump(config, out)
     log = open(os.path.join(work, os.path.basename(binary) + ".log"), "w+")
-    process = subprocess.Popen([binary, "--config", path], stdout=log, stderr=subprocess.STDOUT)
+    # Some of the pipelines forward what a request carries, which weir does not write to disk.
+    env = {**os.environ, "WEIR_JOURNAL": "memory"}
+    process = subprocess.Popen([binary, "--config", path], stdout=log, stderr=subprocess.STDOUT, env=env)
     try:
         for name, signal_name, *_ in pipelines():
             send(process, ports[name], signal_name, log)

@@ -1,39 +1,20 @@
 //! `journal:`, weir's own section: where accepted data lies until it is delivered.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
-use crate::config::{ByteSize, Diagnostics, Node, Origin, read, suggest};
+use crate::config::{ByteSize, Diagnostics, Node, Origin, read};
 
 /// Where accepted data lies until it is delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum JournalMode {
     /// In this process, bounded; gone with it.
-    #[default]
     Memory,
     /// In files that the system writes in its own time.
     Buffered,
     /// In files, synced before the answer.
+    #[default]
     Durable,
-}
-
-impl JournalMode {
-    /// What this version has, for whoever writes something else.
-    const HAD: &'static [&'static str] = &["memory"];
-}
-
-impl<'de> Deserialize<'de> for JournalMode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        match name.as_str() {
-            "memory" => Ok(Self::Memory),
-            "buffered" => Ok(Self::Buffered),
-            "durable" => Ok(Self::Durable),
-            other => {
-                let had = suggest::list(Self::HAD.iter().copied());
-                Err(de::Error::custom(format!("`{other}` is not a journal that this version has: it has {had}")))
-            }
-        }
-    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -47,26 +28,29 @@ pub struct Journal {
     pub max_lag: Option<ByteSize>,
 }
 
+/// The least that a journal on disk works with.
+const SIZE_MIN: u64 = 16 << 20;
+
 impl Journal {
     pub(super) fn read(node: Option<&Node>, found: &mut Diagnostics) -> Self {
         let Some(node) = node else { return Self::default() };
         let journal: Self = read(node, found);
         let at = |key: &str| node.get(key).map_or(Origin::default(), |value| value.origin);
-        if journal.mode != JournalMode::Memory {
-            let help =
-                format!("this version has {}: write it, or leave `journal` out", suggest::list(JournalMode::HAD.iter().copied()));
-            found.error(
-                at("mode"),
-                "the journal on disk is not in this version: data is held in memory until it is delivered",
-                Some(help),
-            );
-        } else if journal.directory.is_some() {
-            found.ineffective(at("directory"), "`directory` has no effect in `memory` mode", "nothing is written to disk");
-        }
-        for (key, size) in [("max_size", journal.max_size), ("max_lag", journal.max_lag)] {
-            if size.is_some_and(|size| size.0 == 0) {
-                found.error(at(key), format!("`{key}` must be more than nothing"), None);
+        if journal.mode == JournalMode::Memory {
+            for key in ["directory", "max_size"] {
+                if node.get(key).is_some() {
+                    found.ineffective(at(key), format!("`{key}` has no effect in `memory` mode"), "nothing is written to disk");
+                }
             }
+        }
+        if journal.max_lag.is_some_and(|size| size.0 == 0) {
+            found.error(at("max_lag"), "`max_lag` must be more than nothing", None);
+        }
+        if journal.max_size.is_some_and(|size| size.0 < SIZE_MIN) {
+            found.error(at("max_size"), "`max_size` is less than 16MiB, the least that a journal works with", None);
+        }
+        if journal.directory.as_ref().is_some_and(String::is_empty) {
+            found.error(at("directory"), "`directory` is empty", Some("leave it out for the default".to_owned()));
         }
         journal
     }

@@ -1,0 +1,716 @@
+//! One shard's segments: appended to by one writer, read by many, recovered at start. Knows nothing of consumers.
+//!
+//! A segment is sealed when it is full or cannot be trusted any more. What a sealed segment holds stands in a small file beside it, and only that
+//! much of it counts: bytes behind are room set aside, or a group that was refused. Records at or above the base of the next segment do not count
+//! either. What is damaged is passed over and said; what is whole is never thrown away.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tracing::{error, warn};
+
+use super::{
+    files::{Disk, DiskFile, read_whole, replace},
+    format::{
+        HeaderError, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stored, body_sum, find_record,
+    },
+    quota::Quota,
+};
+use crate::{
+    journal::Lag,
+    signal::{Signal, UnixNanos},
+};
+
+/// Read at once from a segment.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// How a shard's segments are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    pub(super) signal: Signal,
+    pub(super) shard: u16,
+    pub(super) segment_bytes: u64,
+    /// Sync before an append is done.
+    pub(super) sync: bool,
+}
+
+/// Amounts by source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sums(Vec<(u16, Lag)>);
+
+impl Sums {
+    fn add(&mut self, header: &RecordHeader) {
+        let one = Lag { records: 1, items: header.items, bytes: u64::from(header.payload_len) };
+        match self.0.iter_mut().find(|(source, _)| *source == header.source) {
+            Some((_, sum)) => *sum = sum.plus(one),
+            None => self.0.push((header.source, one)),
+        }
+    }
+
+    pub(super) fn of(&self, takes: impl Fn(u16) -> bool) -> Lag {
+        self.0.iter().filter(|(source, _)| takes(*source)).fold(Lag::default(), |all, (_, sum)| all.plus(*sum))
+    }
+}
+
+/// What of a segment counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The offset behind the last record.
+    pub(super) end: u64,
+    /// Bytes up to the end of the last record.
+    pub(super) len: u64,
+    /// Items of this shard up to there.
+    pub(super) items: u64,
+    pub(super) sums: Sums,
+}
+
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    pub(super) base: u64,
+    nonce: u64,
+    /// On disk, room set aside included.
+    bytes: u64,
+    file: Arc<dyn DiskFile>,
+    extent: Mutex<Extent>,
+}
+
+impl Segment {
+    pub(super) fn extent(&self) -> Extent {
+        self.extent.lock().clone()
+    }
+}
+
+/// Where a reader stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ReadPlace {
+    base: u64,
+    at: u64,
+    /// The next offset.
+    offset: u64,
+    items: Option<u64>,
+}
+
+/// What a reader finds.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    Record(Stored),
+    /// Records from `offset` up to `to` are damaged; so many items, where that can be told.
+    Lost {
+        offset: u64,
+        to: u64,
+        items: Option<u64>,
+        path: PathBuf,
+        at: u64,
+    },
+}
+
+/// The segments, as readers see them.
+#[derive(Default)]
+pub(super) struct Segments(Mutex<VecDeque<Arc<Segment>>>);
+
+impl Segments {
+    pub(super) fn all(&self) -> Vec<Arc<Segment>> {
+        self.0.lock().iter().cloned().collect()
+    }
+
+    /// The segment in which `offset` lies, or the first one behind it.
+    fn holding(&self, offset: u64) -> Option<Arc<Segment>> {
+        self.0.lock().iter().find(|segment| segment.extent.lock().end > offset).cloned()
+    }
+
+    /// Reads on from `offset`: about `bytes_max` bytes, at least one record if there is one. An error is the disk's.
+    pub(super) fn read(&self, place: &mut ReadPlace, offset: u64, bytes_max: usize) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        let Some(segment) = self.holding(offset) else { return Ok(found) };
+        if place.base != segment.base || place.offset > offset || place.at < SEGMENT_HEADER_BYTES as u64 {
+            *place = ReadPlace { base: segment.base, at: SEGMENT_HEADER_BYTES as u64, offset: segment.base, items: None };
+        }
+        let (from, len) = (offset.max(segment.base), segment.extent.lock().len);
+        if offset < segment.base {
+            // Whole segments are missing.
+            found.push(Found::Lost { offset, to: segment.base, items: None, path: segment.path.clone(), at: 0 });
+        }
+        let mut bytes = 0;
+        while place.at < len && bytes < bytes_max.max(1) {
+            for one in segment.chunk(place, len)? {
+                let to = match &one {
+                    Found::Record(stored) => stored.header.offset + 1,
+                    Found::Lost { to, .. } => *to,
+                };
+                // On the way from the start of the segment to where the reader stands.
+                if to > from {
+                    bytes += if let Found::Record(stored) = &one { stored.payload.len() } else { 0 };
+                    found.push(one);
+                }
+            }
+        }
+        let end = segment.extent.lock().end;
+        if place.at >= len && place.offset < end {
+            found.push(Found::Lost { offset: place.offset, to: end, items: None, path: segment.path.clone(), at: place.at });
+            place.offset = end;
+        }
+        Ok(found)
+    }
+
+    /// What lies from `offset` on, of the sources that `takes` names.
+    pub(super) fn lag(&self, offset: u64, takes: impl Fn(u16) -> bool) -> io::Result<Lag> {
+        let mut lag = Lag::default();
+        for segment in self.all() {
+            let extent = segment.extent();
+            if offset <= segment.base {
+                lag = lag.plus(extent.sums.of(&takes));
+            } else if offset < extent.end {
+                let mut place =
+                    ReadPlace { base: segment.base, at: SEGMENT_HEADER_BYTES as u64, offset: segment.base, items: None };
+                while place.at < extent.len {
+                    for one in segment.chunk(&mut place, extent.len)? {
+                        if let Found::Record(stored) = one
+                            && stored.header.offset >= offset
+                            && takes(stored.header.source)
+                        {
+                            lag = lag.plus(Lag { records: 1, items: stored.header.items, bytes: stored.payload.len() as u64 });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(lag)
+    }
+}
+
+impl Segment {
+    /// The records of the next piece of the segment, and what is damaged between them.
+    fn chunk(&self, place: &mut ReadPlace, len: u64) -> io::Result<Vec<Found>> {
+        let mut want = CHUNK_BYTES;
+        loop {
+            let left = usize::try_from(len - place.at).unwrap_or(usize::MAX);
+            let mut buffer = vec![0; want.min(left)];
+            let read = self.file.read_at(&mut buffer, place.at)?;
+            buffer.truncate(read);
+            if read == 0 {
+                // Cut off behind our back.
+                place.at = len;
+                return Ok(Vec::new());
+            }
+            let scanned = scan(self.nonce, &Bytes::from(buffer), read >= left, place, &self.path);
+            match scanned {
+                Scanned::Found(found) => return Ok(found),
+                Scanned::Longer(bytes) => want = bytes,
+            }
+        }
+    }
+}
+
+enum Scanned {
+    Found(Vec<Found>),
+    /// The first record is longer than what was read.
+    Longer(usize),
+}
+
+/// Takes records off `bytes`, which begin at `place`, and moves the place behind them. `is_all`: nothing counts behind `bytes`.
+fn scan(nonce: u64, bytes: &Bytes, is_all: bool, place: &mut ReadPlace, path: &Path) -> Scanned {
+    let mut found = Vec::new();
+    let mut at = 0;
+    let begun = place.at;
+    // Where damage began that is not over yet.
+    let mut bad: Option<usize> = None;
+    loop {
+        let header =
+            bytes.get(at..).and_then(|rest| RecordHeader::decode(nonce, rest)).filter(|header| header.offset >= place.offset);
+        let Some(header) = header else {
+            let rest = bytes.len() - at;
+            if rest < RECORD_HEADER_BYTES && !is_all && at > 0 {
+                // Perhaps a header that is cut by the end of the piece.
+                break;
+            }
+            bad.get_or_insert(at);
+            match find_record(nonce, bytes, at + 8) {
+                Some(next) => at = next,
+                None if is_all => {
+                    // Nothing whole behind: room that was set aside, or a torn tail. Whoever knows the extent tells which.
+                    place.at = begun + bytes.len() as u64;
+                    return Scanned::Found(found);
+                }
+                None => {
+                    // Go on behind, but not behind a header that the end of the piece may cut.
+                    at = (bytes.len().saturating_sub(RECORD_HEADER_BYTES) / 8 * 8).max(at + 8).min(bytes.len());
+                    break;
+                }
+            }
+            continue;
+        };
+        let total = usize::try_from(header.bytes()).unwrap_or(usize::MAX);
+        let Some(record) = bytes.get(at..at.saturating_add(total)) else {
+            if at == 0 && !is_all {
+                return Scanned::Longer(total);
+            }
+            if !is_all {
+                break;
+            }
+            // Cut off.
+            place.at = begun + bytes.len() as u64;
+            return Scanned::Found(found);
+        };
+        let body = record.get(RECORD_HEADER_BYTES..).unwrap_or_default();
+        let (meta, rest) = body.split_at((header.meta_len as usize).min(body.len()));
+        let payload = rest.get(..header.payload_len as usize).unwrap_or_default();
+        if header.offset > place.offset {
+            let items = place.items.map(|items| header.items_before.saturating_sub(items));
+            found.push(Found::Lost {
+                offset: place.offset,
+                to: header.offset,
+                items,
+                path: path.to_owned(),
+                at: begun + bad.unwrap_or(at) as u64,
+            });
+        }
+        bad = None;
+        if body_sum(meta, payload) == header.body_sum {
+            let end = begun + (at + total) as u64;
+            found.push(Found::Record(Stored { header, meta: bytes.slice_ref(meta), payload: bytes.slice_ref(payload), end }));
+        } else {
+            let (offset, items) = (header.offset, Some(header.items));
+            found.push(Found::Lost { offset, to: offset + 1, items, path: path.to_owned(), at: begun + at as u64 });
+        }
+        place.offset = header.offset + 1;
+        place.items = Some(header.items_before + header.items);
+        at += total;
+        if at >= bytes.len() {
+            break;
+        }
+    }
+    place.at = begun + at as u64;
+    Scanned::Found(found)
+}
+
+/// A record to be appended.
+pub(super) struct Entry {
+    pub(super) source: u16,
+    pub(super) received: UnixNanos,
+    pub(super) items: u64,
+    pub(super) meta: Vec<u8>,
+    pub(super) payload: Bytes,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// The quota is used up, or the disk is.
+    #[error("{0}")]
+    Full(String),
+    #[error("{path}: {cause}")]
+    Disk { path: String, cause: io::Error },
+}
+
+/// The writer's side.
+pub(super) struct Log {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    options: Options,
+    quota: Arc<Quota>,
+    pub(super) segments: Arc<Segments>,
+    active: Option<Arc<Segment>>,
+    /// A consumed file to be written over: its blocks and pages are there already.
+    spare: Option<PathBuf>,
+    next: u64,
+    items: u64,
+    nonces: u64,
+    headers: Vec<u8>,
+}
+
+/// What recovery found wrong; for the log and for the books.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// Items in damaged records whose header could be read.
+    pub(super) lost_items: u64,
+    pub(super) lost_records: u64,
+}
+
+impl Recovered {
+    fn note(&mut self, lost: &Found) {
+        let Found::Lost { offset, to, items, path, at } = lost else { return };
+        self.lost_records += to - offset;
+        self.lost_items += items.unwrap_or(0);
+        warn!(
+            file = %path.display(), at, offset, to, items,
+            "damage in the journal: the records from `offset` up to `to` are lost; what is whole around them is kept"
+        );
+    }
+}
+
+fn segment_name(base: u64) -> String {
+    format!("{base:020}.log")
+}
+
+impl Log {
+    /// Opens a shard's directory and takes stock of what is in it. `end_min`: no offset below it is given out again.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        options: Options,
+        quota: Arc<Quota>,
+        end_min: u64,
+        now: UnixNanos,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let io = |cause| OpenError::Io { path: directory.display().to_string(), cause };
+        let mut bases = Vec::new();
+        for name in disk.list(&directory).map_err(io)? {
+            let path = directory.join(&name);
+            if let Some(base) =
+                name.strip_suffix(".log").filter(|base| base.len() == 20).and_then(|base| base.parse::<u64>().ok())
+            {
+                bases.push(base);
+            } else if matches!(path.extension().and_then(|extension| extension.to_str()), Some("spare" | "new")) {
+                disk.remove(&path).map_err(io)?;
+            }
+        }
+        bases.sort_unstable();
+        let mut recovered = Recovered::default();
+        let mut segments: VecDeque<Arc<Segment>> = VecDeque::new();
+        let mut nonces = now.0;
+        for (number, base) in bases.iter().enumerate() {
+            let path = directory.join(segment_name(*base));
+            let limit = bases.get(number + 1).copied().unwrap_or(u64::MAX);
+            let Some(segment) = recover(&*disk, &path, *base, limit, &mut recovered)? else { continue };
+            nonces = nonces.max(segment.nonce + 1);
+            quota.force(segment.bytes);
+            segments.push_back(Arc::new(segment));
+        }
+        let last = segments.back().map(|segment| segment.extent());
+        let next = last.as_ref().map_or(0, |extent| extent.end).max(end_min);
+        let items = last.map_or(0, |extent| extent.items);
+        let log = Self {
+            disk,
+            directory,
+            options,
+            quota,
+            segments: Arc::new(Segments(Mutex::new(segments))),
+            active: None,
+            spare: None,
+            next,
+            items,
+            nonces,
+            headers: Vec::new(),
+        };
+        Ok((log, recovered))
+    }
+
+    /// The offset that the next record gets.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Appends a group, and syncs it where that is asked for. All of it is in, or none.
+    pub(super) fn append(&mut self, group: &[Entry], now: UnixNanos) -> Result<(), WriteError> {
+        let mut headers = std::mem::take(&mut self.headers);
+        let done = self.append_with(group, &mut headers, now);
+        headers.clear();
+        self.headers = headers;
+        done
+    }
+
+    fn append_with(&mut self, group: &[Entry], headers: &mut Vec<u8>, now: UnixNanos) -> Result<(), WriteError> {
+        let bytes: u64 = group
+            .iter()
+            .map(|entry| (RECORD_HEADER_BYTES + entry.meta.len() + entry.payload.len()).next_multiple_of(8) as u64)
+            .sum();
+        let segment = self.room_for(bytes, now)?;
+        let extent = segment.extent();
+        let (mut sums, mut offset, mut items) = (extent.sums, self.next, self.items);
+        for entry in group {
+            let header = RecordHeader {
+                payload_len: entry.payload.len() as u32,
+                meta_len: entry.meta.len() as u32,
+                body_sum: body_sum(&entry.meta, &entry.payload),
+                source: entry.source,
+                offset,
+                received: entry.received,
+                items: entry.items,
+                items_before: items,
+            };
+            header.encode(segment.nonce, headers);
+            sums.add(&header);
+            offset += 1;
+            items += entry.items;
+        }
+        const PADDING: [u8; 8] = [0; 8];
+        let mut slices = Vec::with_capacity(group.len() * 4);
+        for (header, entry) in headers.chunks_exact(RECORD_HEADER_BYTES).zip(group) {
+            let len = RECORD_HEADER_BYTES + entry.meta.len() + entry.payload.len();
+            slices.push(IoSlice::new(header));
+            slices.push(IoSlice::new(&entry.meta));
+            slices.push(IoSlice::new(&entry.payload));
+            slices.push(IoSlice::new(PADDING.get(..len.next_multiple_of(8) - len).unwrap_or_default()));
+        }
+        let written = segment
+            .file
+            .write_at(&mut slices, extent.len)
+            .and_then(|()| if self.options.sync { segment.file.sync() } else { Ok(()) });
+        if let Err(cause) = written {
+            // What of the group is on disk is not known, and the kernel may call it clean: the file is not written to or synced again.
+            self.seal();
+            let path = segment.path.display().to_string();
+            error!(file = path, error = %cause, "writing to the journal failed: this segment is closed, its last group was refused");
+            return Err(if is_full(&cause) { WriteError::Full(cause.to_string()) } else { WriteError::Disk { path, cause } });
+        }
+        *segment.extent.lock() = Extent { end: offset, len: extent.len + bytes, items, sums };
+        (self.next, self.items) = (offset, items);
+        Ok(())
+    }
+
+    /// The active segment, or a new one where the group does not fit.
+    fn room_for(&mut self, bytes: u64, now: UnixNanos) -> Result<Arc<Segment>, WriteError> {
+        if let Some(active) = &self.active {
+            if active.extent.lock().len + bytes <= active.bytes {
+                return Ok(active.clone());
+            }
+            self.seal();
+        }
+        let size = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + bytes).next_multiple_of(4096);
+        let header = SegmentHeader {
+            signal: self.options.signal,
+            shard: self.options.shard,
+            base: self.next,
+            nonce: self.nonces,
+            created: now,
+        };
+        self.nonces += 1;
+        let path = self.directory.join(segment_name(self.next));
+        // A segment of which nothing counted may stand in the way.
+        if self.segments.0.lock().iter().all(|segment| segment.path != path) {
+            drop(self.disk.remove(&path));
+        }
+        let failed = |cause: io::Error| {
+            let path = path.display().to_string();
+            if is_full(&cause) { WriteError::Full(format!("{path}: {cause}")) } else { WriteError::Disk { path, cause } }
+        };
+        let file = self.new_file(&path, size).map_err(|error| match error {
+            NewFile::Quota(message) => WriteError::Full(message),
+            NewFile::Io(cause) => failed(cause),
+        })?;
+        let begun = file.write_at(&mut [IoSlice::new(&header.encode())], 0).and_then(|()| {
+            if self.options.sync { file.sync().and_then(|()| self.disk.sync_directory(&self.directory)) } else { Ok(()) }
+        });
+        if let Err(cause) = begun {
+            drop(self.disk.remove(&path));
+            self.quota.give_back(size);
+            return Err(failed(cause));
+        }
+        let extent = Extent { end: self.next, len: SEGMENT_HEADER_BYTES as u64, items: self.items, sums: Sums::default() };
+        let segment =
+            Arc::new(Segment { path, base: self.next, nonce: header.nonce, bytes: size, file, extent: Mutex::new(extent) });
+        self.segments.0.lock().push_back(segment.clone());
+        self.active = Some(segment.clone());
+        Ok(segment)
+    }
+
+    fn new_file(&mut self, path: &Path, size: u64) -> Result<Arc<dyn DiskFile>, NewFile> {
+        if size == self.options.segment_bytes
+            && let Some(spare) = self.spare.take()
+        {
+            let reused = self.disk.rename(&spare, path).and_then(|()| self.disk.open(path));
+            if let Ok(file) = reused {
+                return Ok(file);
+            }
+            drop(self.disk.remove(&spare));
+            drop(self.disk.remove(path));
+            self.quota.give_back(size);
+        }
+        self.quota.take(size).map_err(NewFile::Quota)?;
+        self.disk.create(path, size).map_err(|error| {
+            self.quota.give_back(size);
+            NewFile::Io(error)
+        })
+    }
+
+    /// Closes the active segment: says beside it what of it counts.
+    pub(super) fn seal(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let extent = active.extent();
+        if let Err(error) = write_extent(&*self.disk, &active, &extent, self.options.sync) {
+            // The next start reads the whole segment instead.
+            warn!(file = %active.path.display(), %error, "the extent of a segment could not be written beside it");
+        }
+    }
+
+    /// Lets segments go of which every record lies below `offset`.
+    pub(super) fn retire(&mut self, offset: u64) {
+        loop {
+            let first = {
+                let mut segments = self.segments.0.lock();
+                let done = |segment: &Arc<Segment>| {
+                    segment.extent.lock().end <= offset && self.active.as_ref().is_none_or(|active| !Arc::ptr_eq(active, segment))
+                };
+                match segments.front() {
+                    Some(segment) if done(segment) => segments.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some(first) = first else { return };
+            drop(self.disk.remove(&first.path.with_extension("extent")));
+            if self.spare.is_none() && first.bytes == self.options.segment_bytes {
+                let spare = first.path.with_extension("spare");
+                if self.disk.rename(&first.path, &spare).is_ok() {
+                    self.spare = Some(spare);
+                    continue;
+                }
+            }
+            match self.disk.remove(&first.path) {
+                Ok(()) => self.quota.give_back(first.bytes),
+                Err(error) => warn!(file = %first.path.display(), %error, "a consumed segment cannot be removed"),
+            }
+        }
+    }
+
+    /// Gives the spare file's room back.
+    pub(super) fn drop_spare(&mut self) {
+        if let Some(spare) = self.spare.take()
+            && self.disk.remove(&spare).is_ok()
+        {
+            self.quota.give_back(self.options.segment_bytes);
+        }
+    }
+}
+
+enum NewFile {
+    Quota(String),
+    Io(io::Error),
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{path}: {cause}")]
+    Io { path: String, cause: io::Error },
+    #[error("{path}: {cause}")]
+    Header { path: String, cause: HeaderError },
+}
+
+/// Takes stock of a segment. `None`: there is nothing in it that counts.
+fn recover(disk: &dyn Disk, path: &Path, base: u64, limit: u64, recovered: &mut Recovered) -> Result<Option<Segment>, OpenError> {
+    let io = |cause| OpenError::Io { path: path.display().to_string(), cause };
+    let file = disk.open(path).map_err(io)?;
+    let bytes = file.len().map_err(io)?;
+    let mut head = [0; SEGMENT_HEADER_BYTES];
+    let read = file.read_at(&mut head, 0).map_err(io)?;
+    let header = match SegmentHeader::decode(head.get(..read).unwrap_or_default()) {
+        Ok(header) if header.base == base => header,
+        Err(cause @ HeaderError::Newer(_)) => return Err(OpenError::Header { path: path.display().to_string(), cause }),
+        // Made or reused, and not begun before the machine stopped.
+        Ok(_) => {
+            disk.remove(path).map_err(io)?;
+            return Ok(None);
+        }
+        Err(_) if head == [0; SEGMENT_HEADER_BYTES] || read < SEGMENT_HEADER_BYTES => {
+            disk.remove(path).map_err(io)?;
+            return Ok(None);
+        }
+        Err(cause) => {
+            let aside = path.with_extension("damaged");
+            disk.rename(path, &aside).map_err(io)?;
+            error!(file = %aside.display(), "{cause}: a segment of the journal cannot be read and was put aside; what it held is not delivered");
+            recovered.lost_records += 1;
+            return Ok(None);
+        }
+    };
+    let mut segment = Segment {
+        path: path.to_owned(),
+        base,
+        nonce: header.nonce,
+        bytes,
+        file,
+        extent: Mutex::new(Extent { end: base, len: SEGMENT_HEADER_BYTES as u64, items: 0, sums: Sums::default() }),
+    };
+    let sealed = read_extent(disk, &segment).map_err(io)?.filter(|extent| extent.end <= limit && extent.len <= bytes);
+    if let Some(extent) = sealed {
+        if extent.end == base {
+            remove(disk, path).map_err(io)?;
+            return Ok(None);
+        }
+        *segment.extent.lock() = extent;
+        return Ok(Some(segment));
+    }
+    // It was being written when the process or the machine stopped: every record is looked at.
+    let mut place = ReadPlace { base, at: SEGMENT_HEADER_BYTES as u64, offset: base, items: None };
+    let mut extent = segment.extent();
+    // Damage counts as loss once something whole follows it; at the end it is a write that was torn, and never acknowledged.
+    let mut torn: Vec<Found> = Vec::new();
+    'all: while place.at < bytes {
+        for one in segment.chunk(&mut place, bytes).map_err(io)? {
+            let Found::Record(stored) = &one else {
+                torn.push(one);
+                continue;
+            };
+            if stored.header.offset >= limit {
+                break 'all;
+            }
+            for lost in torn.drain(..) {
+                recovered.note(&lost);
+            }
+            extent.sums.add(&stored.header);
+            extent.end = stored.header.offset + 1;
+            extent.items = stored.header.items_before + stored.header.items;
+            extent.len = stored.end;
+        }
+    }
+    if extent.end == base {
+        remove(disk, path).map_err(io)?;
+        return Ok(None);
+    }
+    // The room behind is given back; what may be left of a torn group goes with it.
+    if extent.len < bytes && segment.file.set_len(extent.len).is_ok() {
+        segment.bytes = extent.len;
+    }
+    write_extent(disk, &segment, &extent, true).map_err(io)?;
+    *segment.extent.lock() = extent;
+    Ok(Some(segment))
+}
+
+fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    drop(disk.remove(&path.with_extension("extent")));
+    disk.remove(path)
+}
+
+/// The file beside a segment: nonce, end, length, items, sums by source, checksum.
+fn write_extent(disk: &dyn Disk, segment: &Segment, extent: &Extent, sync: bool) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for number in [segment.nonce, extent.end, extent.len, extent.items] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    for (source, sum) in &extent.sums.0 {
+        bytes.extend_from_slice(&u64::from(*source).to_le_bytes());
+        for number in [sum.records, sum.items, sum.bytes] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    bytes.extend_from_slice(&u64::from(crc32c::crc32c(&bytes)).to_le_bytes());
+    replace(disk, &segment.path.with_extension("extent"), &bytes, sync)
+}
+
+/// `None`: there is no such file, or it is another segment's, or damaged; the segment itself tells all.
+fn read_extent(disk: &dyn Disk, segment: &Segment) -> io::Result<Option<Extent>> {
+    let Some(bytes) = read_whole(disk, &segment.path.with_extension("extent"), 4 << 20)? else { return Ok(None) };
+    let Some((content, sum)) = bytes.split_last_chunk::<8>() else { return Ok(None) };
+    if u64::from_le_bytes(*sum) != u64::from(crc32c::crc32c(content)) {
+        return Ok(None);
+    }
+    let numbers: Vec<u64> = content.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let Some(([nonce, end, len, items], sums)) = numbers.split_first_chunk::<4>() else { return Ok(None) };
+    if *nonce != segment.nonce || *end < segment.base {
+        return Ok(None);
+    }
+    let sums = sums
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|[source, records, items, bytes]| (*source as u16, Lag { records: *records, items: *items, bytes: *bytes }));
+    Ok(Some(Extent { end: *end, len: *len, items: *items, sums: Sums(sums.collect()) }))
+}

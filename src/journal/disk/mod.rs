@@ -1,0 +1,236 @@
+//! The journal on disk: a directory of topics, each with shards of segments, and the places of their consumers.
+//!
+//! In:   appends of all topics; each shard has a writer that writes and syncs what waits as one group.
+//! Out:  records from memory to who keeps up, from the segments to who does not.
+//! Full: `journal::max_size` bounds all segments together; at it, and on a full or failing disk, appends are refused until there is room.
+//! Lost: in `durable` mode nothing that was acknowledged; in `buffered` mode what the system had not written when the machine stopped.
+//!       What the disk itself damages is passed over, counted `dropped{damaged}` and said.
+//!
+//! ```text
+//! FORMAT  LOCK  sources           version; pid of the owner; names of receivers and connectors
+//! topics/NAME/SHARD/cursors       where each consumer stands
+//! topics/NAME/SHARD/BASE.log      a segment, named by the offset of its first record
+//! topics/NAME/SHARD/BASE.extent   what of it counts, once it is sealed
+//! ```
+
+mod cursors;
+mod files;
+mod format;
+mod log;
+mod names;
+mod place;
+mod quota;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use self::{
+    cursors::{CursorFile, Opened},
+    files::{Disk, SystemDisk, replace},
+    log::{Log, Options},
+    names::Names,
+    quota::Quota,
+    shard::Parts,
+};
+use super::TopicId;
+use crate::{runtime::Clock, signal::Signal};
+
+pub use place::choose_directory;
+pub use shard::DiskShard;
+
+const FORMAT: &str = "weir journal 1\n";
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+/// How a journal on disk is kept.
+#[derive(Debug, Clone)]
+pub struct Persistence {
+    pub directory: PathBuf,
+    /// Sync before an append is done (`durable`), or leave it to the system (`buffered`).
+    pub sync: bool,
+    /// `None`: a share of the disk.
+    pub bytes_max: Option<u64>,
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("{path}: {cause}")]
+    Io { path: String, cause: io::Error },
+    #[error(
+        "{directory} is in use by the weir with the process id {pid}: stop that one, or give this one a directory of its own (--data-dir)"
+    )]
+    Locked { directory: String, pid: String },
+    #[error(
+        "{path} is no journal of this weir ({found:?}, this one writes {FORMAT:?}): it was left as it is; use the weir that wrote it, or another directory (--data-dir)"
+    )]
+    Format { path: String, found: String },
+    #[error(transparent)]
+    Shard(#[from] log::OpenError),
+}
+
+/// An open journal: nobody else writes to its directory while this is alive.
+pub struct Directory {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    sync: bool,
+    segment_bytes: u64,
+    quota: Arc<Quota>,
+    names: Arc<Names>,
+    clock: Clock,
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens or makes the directory. `topics` by [`TopicId`], `sources` by [`super::SourceId`]: names that stay the same while the file is edited.
+    pub fn open(
+        persistence: &Persistence,
+        topics: Vec<String>,
+        sources: &[String],
+        clock: Clock,
+    ) -> Result<Self, DirectoryError> {
+        let path = persistence.directory.clone();
+        let at = |path: &Path| {
+            let path = path.display().to_string();
+            move |cause| DirectoryError::Io { path, cause }
+        };
+        make_directory(&path).map_err(at(&path))?;
+        let lock = lock(&path)?;
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let format = path.join("FORMAT");
+        match fs::read_to_string(&format) {
+            Ok(found) if found == FORMAT => {}
+            Ok(found) => {
+                let found = found.chars().take(40).collect();
+                return Err(DirectoryError::Format { path: format.display().to_string(), found });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                replace(&*disk, &format, FORMAT.as_bytes(), persistence.sync).map_err(at(&format))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(DirectoryError::Format { path: format.display().to_string(), found: "not text".to_owned() });
+            }
+            Err(error) => return Err(at(&format)(error)),
+        }
+        let names = Names::open(&*disk, &path, topics, sources, persistence.sync).map_err(at(&path))?;
+        let bytes_max = match persistence.bytes_max {
+            Some(bytes) => bytes,
+            None => place::share(&path).map_err(at(&path))?,
+        };
+        let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).next_multiple_of(4096);
+        info!(directory = %path.display(), max_mib = bytes_max >> 20, sync = persistence.sync, "the journal");
+        Ok(Self {
+            disk,
+            path,
+            sync: persistence.sync,
+            segment_bytes,
+            quota: Arc::new(Quota::new(bytes_max)),
+            names: Arc::new(names),
+            clock,
+            _lock: lock,
+        })
+    }
+
+    /// Opens or makes a shard, and takes stock of what it holds.
+    pub fn shard(
+        &self,
+        topic: TopicId,
+        name: &str,
+        signal: Signal,
+        number: u16,
+        pace_bytes: u64,
+        room: Arc<Notify>,
+    ) -> Result<Arc<DiskShard>, DirectoryError> {
+        let directory = self.path.join("topics").join(escaped(name)).join(number.to_string());
+        let io = |cause| DirectoryError::Io { path: directory.display().to_string(), cause };
+        make_directory(&directory).map_err(io)?;
+        let (cursors, standing) = CursorFile::open(self.disk.clone(), &directory).map_err(io)?;
+        let end_min = match &standing {
+            Opened::Found(standing) => {
+                standing.end.max(standing.consumers.values().map(|saved| saved.committed).max().unwrap_or(0))
+            }
+            Opened::New => 0,
+            Opened::Damaged => {
+                warn!(file = %directory.join("cursors").display(), "the consumers' places are damaged: everything held is delivered once more");
+                0
+            }
+        };
+        let options = Options { signal, shard: number, segment_bytes: self.segment_bytes, sync: self.sync };
+        let now = self.clock.now();
+        let (log, recovered) = Log::open(self.disk.clone(), directory.clone(), options, self.quota.clone(), end_min, now)?;
+        if recovered.lost_records > 0 {
+            warn!(
+                topic = name,
+                records = recovered.lost_records,
+                items = recovered.lost_items,
+                "damage was found in the journal; what is whole is delivered"
+            );
+        }
+        let (names, clock) = (self.names.clone(), self.clock.clone());
+        let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync: self.sync, log, cursors, standing };
+        Ok(Arc::new(DiskShard::new(parts).map_err(io)?))
+    }
+
+    /// Bytes that the segments take, and may take.
+    pub fn usage(&self) -> (u64, u64) {
+        (self.quota.used(), self.quota.bytes_max())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // An entry that is not synced is not there after a power cut, nor is what lies in it.
+    for directory in path.ancestors().take(4) {
+        if let Ok(directory) = File::open(directory) {
+            drop(directory.sync_all());
+        }
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, DirectoryError> {
+    let path = directory.join("LOCK");
+    let io = |cause| DirectoryError::Io { path: path.display().to_string(), cause };
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            drop((&mut file).take(20).read_to_string(&mut pid));
+            let pid = pid.trim().to_owned();
+            return Err(DirectoryError::Locked { directory: directory.display().to_string(), pid });
+        }
+        Err(fs::TryLockError::Error(cause)) => return Err(io(cause)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
+    Ok(file)
+}
+
+/// A name as one path component: what is not a letter, digit, `-`, `_` or `.` stands as `%` and two hexadecimal digits.
+fn escaped(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && !out.is_empty()) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02x}").expect("writing to a string does not fail");
+        }
+    }
+    out
+}

@@ -1,0 +1,659 @@
+//! A shard on disk: what its consumers see. A thread of its own writes; whoever appends waits for its group.
+//!
+//! Full: what waits to be written is bounded by the door's budget of bytes, what is written by the quota. When either is used up, or the disk is,
+//! appends are refused at once and the writer looks for room four times a second.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    cursors::{CursorFile, Opened, Saved, Standing},
+    format::{Meta, Stored},
+    log::{Entry, Found, Log, ReadPlace, Segments, WriteError},
+    names::Names,
+};
+use crate::{
+    journal::{
+        AppendError, Appended, Appending, Books, DropReason, Lag, NewRecord, OnOverflow, Position, Record, Settled, Shard,
+        Subscriber, TopicId,
+        cursor::Waker,
+        ledger::SlotSize,
+        ring::{Ring, Room, size},
+        shard::{Mark, Unread},
+    },
+    runtime::Clock,
+    signal::{Batch, Signal},
+};
+
+/// Written and synced together, about.
+const GROUP_BYTES: usize = 1 << 20;
+/// Recent records kept in memory, so that who keeps up never reads the disk.
+const TAIL_BYTES: u64 = 4 << 20;
+/// How long a consumer's place may be newer than what is written of it.
+const CURSORS_WAIT: Duration = Duration::from_millis(20);
+/// How often the places are synced.
+const CURSORS_SYNC: Duration = Duration::from_secs(5);
+/// How often a writer without room looks for some.
+const ROOM_CHECK: Duration = Duration::from_millis(250);
+
+/// One shard of a topic on disk.
+pub struct DiskShard {
+    inner: Arc<Inner>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Inner {
+    topic: TopicId,
+    number: u16,
+    signal: Signal,
+    room: Arc<Notify>,
+    names: Arc<Names>,
+    clock: Clock,
+    ring: Mutex<Ring>,
+    segments: Arc<Segments>,
+    /// Where each consumer reads the disk.
+    places: Mutex<Vec<Arc<Mutex<ReadPlace>>>>,
+    /// Consumers by name: where they stood at the start, or stand although the configuration no longer has them.
+    saved: Mutex<HashMap<String, Saved>>,
+    /// The consumers' places were there and cannot be read: everybody starts at the oldest record, rather twice than not at all.
+    is_damaged: bool,
+    /// Stateful consumers: the place that their snapshot covers, which stands for them on disk.
+    covered: Mutex<HashMap<String, Saved>>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    /// Some consumer's place moved since it was written.
+    moved: AtomicBool,
+    /// Why nothing can be written now.
+    fault: Mutex<Option<String>>,
+    has_fault: AtomicBool,
+    /// Records found damaged while reading.
+    lost_records: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    closing: bool,
+}
+
+struct Waiting {
+    record: NewRecord,
+    written: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+/// What a shard is made of.
+pub(super) struct Parts {
+    pub(super) topic: TopicId,
+    pub(super) number: u16,
+    pub(super) signal: Signal,
+    pub(super) pace_bytes: u64,
+    pub(super) room: Arc<Notify>,
+    pub(super) names: Arc<Names>,
+    pub(super) clock: Clock,
+    pub(super) sync: bool,
+    pub(super) log: Log,
+    pub(super) cursors: CursorFile,
+    pub(super) standing: Opened,
+}
+
+impl DiskShard {
+    pub(super) fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, log, cursors, standing } = parts;
+        let is_damaged = matches!(standing, Opened::Damaged);
+        let saved =
+            if let Opened::Found(standing) = standing { standing.consumers.into_iter().collect() } else { HashMap::new() };
+        let inner = Arc::new(Inner {
+            topic,
+            number,
+            signal,
+            room,
+            names,
+            clock,
+            ring: Mutex::new(Ring::new(topic, number, pace_bytes, log.next())),
+            segments: log.segments.clone(),
+            places: Mutex::default(),
+            saved: Mutex::new(saved),
+            is_damaged,
+            covered: Mutex::default(),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            moved: AtomicBool::new(false),
+            fault: Mutex::default(),
+            has_fault: AtomicBool::new(false),
+            lost_records: AtomicU64::new(0),
+        });
+        let now = Instant::now();
+        let writer = Writer { inner: inner.clone(), log, cursors, sync, written: now, synced: now, is_unsynced: false };
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { inner, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// The names of consumers that stand here and are not of this configuration, with what they hold.
+    pub fn strangers(&self) -> Vec<(String, Lag)> {
+        let saved = self.inner.saved.lock().clone();
+        let mut strangers: Vec<_> = saved
+            .into_iter()
+            .map(|(name, saved)| (name, self.inner.segments.lag(saved.committed, |_| true).unwrap_or_default()))
+            .filter(|(_, lag)| lag.records > 0)
+            .collect();
+        strangers.sort_by(|(a, _), (b, _)| a.cmp(b));
+        strangers
+    }
+}
+
+impl Drop for DiskShard {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    fn tell(&self, room: Room) {
+        if room == Room::Made {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        if !self.has_fault.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.fault.lock().clone()
+    }
+
+    fn set_fault(&self, fault: Option<String>) {
+        let mut now = self.fault.lock();
+        match (&*now, &fault) {
+            (None, Some(message)) => {
+                error!(topic = self.topic.0, message, "the journal takes no data: requests are refused until it does");
+            }
+            (Some(_), None) => info!(topic = self.topic.0, "the journal takes data again"),
+            _ => {}
+        }
+        self.has_fault.store(fault.is_some(), Ordering::Relaxed);
+        *now = fault;
+    }
+
+    fn record(&self, stored: Stored) -> Option<Record> {
+        let meta = Meta::decode(&stored.meta)?;
+        let derived_from = meta
+            .derived_from
+            .and_then(|(topic, shard, offset)| Some(Position { topic: self.names.topic(&topic)?, shard, offset }));
+        Some(Record {
+            position: Position { topic: self.topic, shard: self.number, offset: stored.header.offset },
+            source: self.names.runtime_source(stored.header.source),
+            received: stored.header.received,
+            batch: Batch {
+                signal: self.signal,
+                payload: stored.payload,
+                items: stored.header.items,
+                context: Arc::new(meta.context),
+                index: None,
+            },
+            derived_from,
+        })
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock()
+    }
+
+    fn moved(&self) {
+        if !self.moved.swap(true, Ordering::Relaxed) {
+            // Not between the writer's look and its sleep.
+            drop(self.queue.lock());
+            self.wake.notify_one();
+        }
+    }
+
+    /// Reads for a consumer that stands before the tail. Returns whether it made progress.
+    fn read_behind(&self, consumer: usize, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) -> bool {
+        let Some(place) = self.places.lock().get(consumer).cloned() else { return false };
+        let mut place = place.lock();
+        let from = match self.ring().cursors.get(consumer) {
+            Some(cursor) => cursor.read,
+            None => return false,
+        };
+        let before = *place;
+        let found = match self.segments.read(&mut place, from, bytes_max) {
+            Ok(found) => found,
+            Err(error) => {
+                *place = before;
+                error!(topic = self.topic.0, offset = from, %error, "the journal cannot be read here; it is tried again");
+                std::thread::sleep(Duration::from_millis(100));
+                return false;
+            }
+        };
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|one| match one {
+                Found::Record(stored) => {
+                    let (offset, items) = (stored.header.offset, stored.header.items);
+                    self.record(stored).ok_or((offset, offset + 1, Some(items)))
+                }
+                Found::Lost { offset, to, items, path, at } => {
+                    self.lost_records.fetch_add(to.saturating_sub(offset.max(from)), Ordering::Relaxed);
+                    warn!(file = %path.display(), at, offset, to, items, "damage in the journal: these records are lost to this consumer");
+                    Err((offset, to, items))
+                }
+            })
+            .collect();
+        let mut ring = self.ring();
+        let base = ring.base();
+        let Some(cursor) = ring.cursors.get_mut(consumer) else { return false };
+        if cursor.read != from {
+            // It was moved over its oldest meanwhile.
+            return true;
+        }
+        let (mut taken, mut bytes) = (0, 0);
+        for one in found {
+            if cursor.read >= base || taken >= records_max || (bytes >= bytes_max && taken > 0) {
+                // The place is ahead of the cursor: it is found anew.
+                *place = ReadPlace::default();
+                break;
+            }
+            match one {
+                Ok(record) => {
+                    if record.position.offset < cursor.read {
+                        continue;
+                    }
+                    if cursor.takes(record.source) {
+                        cursor.hand_out(&size(&record));
+                        taken += 1;
+                        bytes += record.batch.payload.len();
+                        let next = record.position.offset + 1;
+                        out.push(record);
+                        cursor.pass(next);
+                    } else {
+                        cursor.pass(record.position.offset + 1);
+                    }
+                }
+                Err((offset, to, items)) => {
+                    let to = to.min(base);
+                    let records = to.saturating_sub(offset.max(cursor.read));
+                    let lost = Lag { records, items: items.unwrap_or(0), bytes: 0 };
+                    let lost = Lag { items: lost.items.min(cursor.unread.items), ..lost };
+                    cursor.unread = cursor.unread.minus(lost);
+                    cursor.drop_items(DropReason::Damaged, lost.items);
+                    cursor.pass(to.max(cursor.read));
+                }
+            }
+        }
+        if cursor.read >= base {
+            // What was counted and never found.
+            ring.recount(consumer);
+        }
+        let room = ring.room();
+        drop(ring);
+        self.tell(room);
+        true
+    }
+
+    /// Moves consumers that may skip and are too far behind over their oldest records on disk.
+    fn skip_behind(&self) {
+        let count = self.ring().cursors.len();
+        for consumer in 0..count {
+            let mut place = ReadPlace::default();
+            loop {
+                let from = {
+                    let ring = self.ring();
+                    match ring.cursors.get(consumer) {
+                        Some(cursor)
+                            if cursor.on_overflow == OnOverflow::SkipOldest
+                                && cursor.over_bound()
+                                && cursor.read < ring.base() =>
+                        {
+                            cursor.read
+                        }
+                        _ => break,
+                    }
+                };
+                let Ok(found) = self.segments.read(&mut place, from, GROUP_BYTES) else { break };
+                let mut ring = self.ring();
+                let Some(cursor) = ring.cursors.get_mut(consumer) else { break };
+                if cursor.read != from || found.is_empty() {
+                    break;
+                }
+                for one in found {
+                    if !cursor.over_bound() {
+                        break;
+                    }
+                    match one {
+                        Found::Record(stored) if stored.header.offset >= cursor.read => {
+                            let size = SlotSize {
+                                source: self.names.runtime_source(stored.header.source),
+                                items: stored.header.items,
+                                bytes: stored.payload.len() as u64,
+                            };
+                            cursor.skip(&size);
+                            cursor.pass(stored.header.offset + 1);
+                        }
+                        Found::Record(_) => {}
+                        Found::Lost { to, .. } => cursor.pass(to.max(cursor.read)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The places of all consumers as they are to be written down.
+    fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        standing.consumers.extend(self.saved.lock().clone());
+        let covered = self.covered.lock().clone();
+        let ring = self.ring();
+        standing.end = ring.end();
+        for cursor in &ring.cursors {
+            let name = cursor.name.to_string();
+            let saved = match covered.get(&name) {
+                Some(covered) => covered.clone(),
+                None => Saved { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped },
+            };
+            standing.consumers.insert(name, saved);
+        }
+        standing
+    }
+}
+
+impl Shard for DiskShard {
+    fn append(&self, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)> {
+        let inner = &self.inner;
+        if let Some(reason) = inner.fault() {
+            return Err((AppendError::Disk { reason: reason.into() }, record));
+        }
+        {
+            let mut ring = inner.ring();
+            if let Some(consumer) = ring.full_for(record.source) {
+                return Err((AppendError::Full { consumer }, record));
+            }
+            if !ring.is_wanted(record.source) {
+                return Ok(Appending::Done(Appended { offset: ring.end(), crowded: false }));
+            }
+        }
+        let (written, waiting) = oneshot::channel();
+        let is_first = {
+            let mut queue = inner.queue.lock();
+            if queue.closing {
+                return Err((AppendError::Disk { reason: "the journal is closed".into() }, record));
+            }
+            queue.waiting.push_back(Waiting { record, written });
+            queue.waiting.len() == 1
+        };
+        if is_first {
+            inner.wake.notify_one();
+        }
+        let closed = || Err(AppendError::Disk { reason: "the journal is closed".into() });
+        Ok(Appending::Syncing(waiting.map(move |answer| answer.unwrap_or_else(|_| closed())).boxed()))
+    }
+
+    fn subscribe(&self, subscriber: &Subscriber, waker: Arc<Waker>) {
+        let inner = &self.inner;
+        let known = inner.saved.lock().remove(&*subscriber.name);
+        let saved = known.or_else(|| inner.is_damaged.then(Saved::default));
+        let mut ring = inner.ring();
+        let end = ring.end();
+        let cursor = ring.subscribe(subscriber, waker);
+        if let Some(saved) = &saved {
+            cursor.committed = saved.committed.min(end);
+            cursor.read = cursor.committed;
+            (cursor.delivered, cursor.dropped) = (saved.delivered, saved.dropped);
+            match inner.segments.lag(cursor.committed, |source| cursor.takes(inner.names.runtime_source(source))) {
+                Ok(lag) => cursor.unread = lag,
+                Err(error) => error!(topic = inner.topic.0, %error, "the journal cannot be counted"),
+            }
+            if cursor.unread.records == 0 {
+                cursor.pass(end);
+            }
+            cursor.accepted = cursor.delivered + cursor.dropped.iter().sum::<u64>() + cursor.unread.items;
+        }
+        if subscriber.is_stateful {
+            let cursor_saved = Saved { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped };
+            inner.covered.lock().insert(subscriber.name.to_string(), cursor_saved);
+        }
+        drop(ring);
+        inner.places.lock().push(Arc::default());
+        inner.moved();
+    }
+
+    fn read(&self, consumer: usize, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) {
+        let inner = &self.inner;
+        {
+            let mut ring = inner.ring();
+            let Some(cursor) = ring.cursors.get(consumer) else { return };
+            if cursor.read >= ring.base() {
+                let room = ring.read(consumer, records_max, bytes_max, out);
+                drop(ring);
+                inner.tell(room);
+                return;
+            }
+        }
+        let before = out.len();
+        crate::runtime::blocking(|| {
+            while out.len() == before && inner.read_behind(consumer, records_max, bytes_max, out) {
+                let ring = inner.ring();
+                if ring.cursors.get(consumer).is_none_or(|cursor| cursor.read >= ring.base()) {
+                    break;
+                }
+            }
+        });
+        if out.len() == before {
+            let room = inner.ring().read(consumer, records_max, bytes_max, out);
+            inner.tell(room);
+        }
+    }
+
+    fn settle(&self, consumer: usize, watermark: u64, settled: &Settled, released: Lag) {
+        self.inner.ring().settle(consumer, watermark, settled, released);
+        self.inner.moved();
+    }
+
+    fn has_unread(&self, consumer: usize) -> bool {
+        self.inner.ring().has_unread(consumer)
+    }
+
+    fn unread(&self, consumer: usize) -> Unread {
+        self.inner.ring().unread(consumer)
+    }
+
+    fn set_stalled(&self, consumer: usize, stalled: bool) {
+        let room = self.inner.ring().set_stalled(consumer, stalled);
+        self.inner.tell(room);
+    }
+
+    fn books(&self, consumer: usize) -> Books {
+        self.inner.ring().books(consumer)
+    }
+
+    fn crowded(&self) -> bool {
+        self.inner.ring().is_crowded()
+    }
+
+    fn is_persistent(&self) -> bool {
+        true
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.inner.fault()
+    }
+
+    fn mark(&self, consumer: usize) -> Option<Mark> {
+        let ring = self.inner.ring();
+        let cursor = ring.cursors.get(consumer)?;
+        Some(Mark {
+            name: cursor.name.clone(),
+            committed: cursor.committed,
+            delivered: cursor.delivered,
+            dropped: cursor.dropped,
+        })
+    }
+
+    fn cover(&self, mark: &Mark) {
+        let saved = Saved { committed: mark.committed, delivered: mark.delivered, dropped: mark.dropped };
+        self.inner.covered.lock().insert(mark.name.to_string(), saved);
+        self.inner.moved();
+    }
+
+    fn end(&self) -> u64 {
+        self.inner.ring().end()
+    }
+
+    fn close(&self) {
+        self.inner.queue.lock().closing = true;
+        self.inner.wake.notify_one();
+        if let Some(writer) = self.writer.lock().take()
+            && writer.join().is_err()
+        {
+            error!(topic = self.inner.topic.0, "the journal's writer ended badly; everything acknowledged is on disk");
+        }
+    }
+}
+
+struct Writer {
+    inner: Arc<Inner>,
+    log: Log,
+    cursors: CursorFile,
+    sync: bool,
+    /// When the places were written last, and synced last.
+    written: Instant,
+    synced: Instant,
+    /// Places are written and not synced.
+    is_unsynced: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let inner = self.inner.clone();
+        let mut group: Vec<Waiting> = Vec::new();
+        loop {
+            let closing = self.next_group(&inner, &mut group);
+            if !group.is_empty() {
+                self.write(&inner, &mut group);
+            } else if inner.fault().is_some() {
+                self.look_for_room(&inner);
+            }
+            self.housekeep(&inner, closing);
+            if closing && inner.queue.lock().waiting.is_empty() {
+                self.log.drop_spare();
+                self.log.seal();
+                return;
+            }
+        }
+    }
+
+    /// Waits for work. Returns whether the shard is being closed.
+    fn next_group(&self, inner: &Inner, group: &mut Vec<Waiting>) -> bool {
+        let mut queue = inner.queue.lock();
+        if queue.waiting.is_empty() && !queue.closing {
+            if inner.fault().is_some() {
+                inner.wake.wait_for(&mut queue, ROOM_CHECK);
+            } else if inner.moved.load(Ordering::Relaxed) {
+                inner.wake.wait_for(&mut queue, CURSORS_WAIT.saturating_sub(self.written.elapsed()));
+            } else if self.is_unsynced {
+                inner.wake.wait_for(&mut queue, CURSORS_SYNC.saturating_sub(self.synced.elapsed()));
+            } else {
+                inner.wake.wait(&mut queue);
+            }
+        }
+        let mut bytes = 0;
+        while bytes < GROUP_BYTES
+            && let Some(next) = queue.waiting.pop_front()
+        {
+            bytes += next.record.batch.payload.len();
+            group.push(next);
+        }
+        queue.closing
+    }
+
+    fn write(&mut self, inner: &Inner, group: &mut Vec<Waiting>) {
+        let entries: Vec<Entry> = group
+            .iter()
+            .map(|waiting| {
+                let record = &waiting.record;
+                let mut meta = Vec::new();
+                let from = record.derived_from.map(|from| (inner.names.topic_name(from.topic), from.shard, from.offset));
+                Meta::encode(&record.batch.context, from, &mut meta);
+                Entry {
+                    source: inner.names.stored_source(record.source),
+                    received: record.received,
+                    items: record.batch.items,
+                    meta,
+                    payload: record.batch.payload.clone(),
+                }
+            })
+            .collect();
+        match self.log.append(&entries, inner.clock.now()) {
+            Ok(()) => {
+                inner.set_fault(None);
+                let mut answers = Vec::with_capacity(group.len());
+                let mut ring = inner.ring();
+                for waiting in group.drain(..) {
+                    let offset = ring.end();
+                    let crowded = ring.accept(waiting.record.source, waiting.record);
+                    answers.push((waiting.written, Appended { offset, crowded }));
+                }
+                while ring.bytes() > TAIL_BYTES && ring.evict() {}
+                drop(ring);
+                for (written, appended) in answers {
+                    // Who is gone was answered otherwise; the record is in all the same.
+                    drop(written.send(Ok(appended)));
+                }
+                inner.skip_behind();
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if let WriteError::Full(_) = error {
+                    self.log.drop_spare();
+                }
+                inner.set_fault(Some(reason.clone()));
+                for waiting in group.drain(..) {
+                    drop(waiting.written.send(Err(AppendError::Disk { reason: reason.as_str().into() })));
+                }
+            }
+        }
+    }
+
+    /// After a fault: tries whether a segment can be begun.
+    fn look_for_room(&mut self, inner: &Inner) {
+        match self.log.append(&[], inner.clock.now()) {
+            Ok(()) => inner.set_fault(None),
+            Err(error) => inner.set_fault(Some(error.to_string())),
+        }
+    }
+
+    /// Writes the consumers' places down, and lets go what all are past.
+    fn housekeep(&mut self, inner: &Inner, closing: bool) {
+        let sync = self.sync && (closing || self.is_unsynced && self.synced.elapsed() >= CURSORS_SYNC);
+        let write = closing || inner.moved.load(Ordering::Relaxed) && self.written.elapsed() >= CURSORS_WAIT;
+        if !write && !sync {
+            return;
+        }
+        inner.moved.store(false, Ordering::Relaxed);
+        self.written = Instant::now();
+        let mut standing = inner.standing();
+        if let Err(error) = self.cursors.write(&mut standing, sync) {
+            warn!(topic = inner.topic.0, %error, "the consumers' places could not be written; after a crash more is delivered twice");
+            return;
+        }
+        self.is_unsynced = self.sync && !sync;
+        if sync {
+            self.synced = self.written;
+        }
+        self.log.retire(standing.consumers.values().map(|saved| saved.committed).min().unwrap_or(standing.end));
+    }
+}

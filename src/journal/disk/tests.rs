@@ -1,0 +1,391 @@
+//! What was acknowledged is there after a crash, what is damaged is passed over and counted, and nothing panics.
+
+use std::{fs, path::Path};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::{
+    super::{
+        Accounts, Appending, Cursor, LagBound, NewRecord, OnOverflow, Record, Settled, Shard, SourceId, Sources, Subscriber,
+        Topic,
+    },
+    files::SystemDisk,
+    format::{HeaderError, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
+    log::{Entry, Found, Log, Options, ReadPlace},
+    quota::Quota,
+    *,
+};
+use crate::signal::{Batch, Context, UnixNanos};
+
+const SMALL: u64 = 4096;
+
+fn options() -> Options {
+    Options { signal: Signal::Traces, shard: 0, segment_bytes: SMALL, sync: false }
+}
+
+fn open(directory: &Path) -> (Log, log::Recovered) {
+    let quota = Arc::new(Quota::new(1 << 30));
+    Log::open(Arc::new(SystemDisk), directory.to_owned(), options(), quota, 0, UnixNanos(1)).unwrap()
+}
+
+fn entry(items: u64, bytes: usize) -> Entry {
+    Entry { source: 0, received: UnixNanos(7), items, meta: Vec::new(), payload: Bytes::from(vec![items as u8; bytes]) }
+}
+
+/// Offsets and items of what is whole, and offsets of what is lost.
+fn content(log: &Log) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+    let (mut whole, mut lost, mut place) = (Vec::new(), Vec::new(), ReadPlace::default());
+    let mut next = 0;
+    loop {
+        let found = log.segments.read(&mut place, next, 1000).unwrap();
+        if found.is_empty() {
+            return (whole, lost);
+        }
+        for one in found {
+            match one {
+                Found::Record(stored) => {
+                    assert!(stored.payload.iter().all(|byte| u64::from(*byte) == stored.header.items));
+                    whole.push((stored.header.offset, stored.header.items));
+                    next = stored.header.offset + 1;
+                }
+                Found::Lost { offset, to, .. } => {
+                    lost.push((offset, to));
+                    next = to;
+                }
+            }
+        }
+    }
+}
+
+fn fill(log: &mut Log, records: u64) {
+    for number in 0..records {
+        log.append(&[entry(number % 200 + 1, 300)], UnixNanos(2)).unwrap();
+    }
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_crash_and_goes_on_from_there() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    fill(&mut log, 40);
+    let before = content(&log);
+    assert_eq!(before.0.len(), 40);
+    // Dropped without a word, as by a kill.
+    drop(log);
+    let (mut log, recovered) = open(directory.path());
+    assert_eq!(recovered.lost_records, 0);
+    assert_eq!((log.next(), content(&log)), (40, before.clone()));
+    fill(&mut log, 3);
+    drop(log);
+    let (log, _) = open(directory.path());
+    let after = content(&log);
+    assert_eq!(after.0.len(), 43);
+    assert_eq!(after.0[..40], before.0);
+    assert_eq!(log.segments.lag(38, |_| true).unwrap().records, 5);
+}
+
+#[test]
+fn a_consumed_file_is_written_over_and_nothing_of_its_earlier_life_comes_back() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    for _ in 0..6 {
+        fill(&mut log, 12);
+        log.retire(log.next());
+    }
+    let next = log.next();
+    drop(log);
+    let (log, recovered) = open(directory.path());
+    assert_eq!(recovered.lost_records, 0);
+    let (whole, lost) = content(&log);
+    assert!(lost.iter().all(|(_, to)| whole.first().is_none_or(|(first, _)| to <= first)), "{lost:?}");
+    assert!(whole.iter().all(|(offset, _)| *offset < next));
+    assert_eq!(log.next(), next);
+}
+
+#[test]
+fn a_full_quota_refuses_and_takes_again_when_there_is_room() {
+    let directory = TempDir::new().unwrap();
+    let quota = Arc::new(Quota::new(3 * SMALL));
+    let (mut log, _) =
+        Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota.clone(), 0, UnixNanos(1)).unwrap();
+    let mut taken = 0;
+    let refused = loop {
+        match log.append(&[entry(1, 500)], UnixNanos(1)) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 1000);
+    };
+    assert!(matches!(refused, log::WriteError::Full(_)), "{refused}");
+    assert!(taken > 10 && quota.used() <= 3 * SMALL);
+    log.retire(taken);
+    log.append(&[entry(1, 500)], UnixNanos(1)).unwrap();
+    assert_eq!(log.next(), taken + 1);
+}
+
+proptest! {
+    #[test]
+    fn any_damage_costs_what_it_touched_and_nothing_else(
+        at in 0_usize..14_000, len in 1_usize..60, value in any::<u8>(), cut in any::<bool>()
+    ) {
+        let directory = TempDir::new().unwrap();
+        let (mut log, _) = open(directory.path());
+        fill(&mut log, 30);
+        let before = content(&log).0;
+        log.seal();
+        drop(log);
+        let mut names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        let segments: Vec<_> = names.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+        let path = segments[at % segments.len()];
+        let mut bytes = fs::read(path).unwrap();
+        let at = at % bytes.len();
+        if cut {
+            bytes.truncate(at);
+        } else {
+            for byte in bytes.iter_mut().skip(at).take(len) {
+                *byte = value;
+            }
+        }
+        fs::write(path, &bytes).unwrap();
+        let (log, _) = open(directory.path());
+        let (whole, lost) = content(&log);
+        for record in &whole {
+            prop_assert!(before.contains(record), "{record:?} was never written");
+        }
+        // A record is 360 bytes; what was touched lies in one segment of at most twelve records.
+        prop_assert!(before.len() - whole.len() <= 12, "{} of {} are left", whole.len(), before.len());
+        if !cut {
+            prop_assert!(at < SEGMENT_HEADER_BYTES || before.len() - whole.len() <= len / 360 + 2);
+        }
+        let gone: Vec<u64> = before.iter().filter(|record| !whole.contains(record)).map(|(offset, _)| *offset).collect();
+        let last = whole.last().map_or(0, |(offset, _)| *offset);
+        for offset in gone.iter().filter(|offset| **offset < last) {
+            prop_assert!(lost.iter().any(|(from, to)| (*from..*to).contains(offset)), "{offset} is missing unsaid: {lost:?}");
+        }
+    }
+
+    #[test]
+    fn headers_of_any_bytes_are_refused_or_right(bytes in proptest::collection::vec(any::<u8>(), 0..80), nonce in any::<u64>()) {
+        prop_assert!(RecordHeader::decode(nonce, &bytes).is_none());
+        prop_assert!(SegmentHeader::decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn headers_say_what_was_put_into_them() {
+    let header = SegmentHeader { signal: Signal::Logs, shard: 3, base: 17, nonce: 0xdead_beef_0000_0001, created: UnixNanos(5) };
+    let mut bytes = header.encode();
+    assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+    bytes[8] = 2;
+    assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Newer(2)));
+    let record = RecordHeader {
+        payload_len: 10,
+        meta_len: 3,
+        body_sum: 99,
+        source: 4,
+        offset: u64::MAX - 1,
+        received: UnixNanos(8),
+        items: 12,
+        items_before: 1000,
+    };
+    let mut bytes = Vec::new();
+    record.encode(77, &mut bytes);
+    assert_eq!(bytes.len(), RECORD_HEADER_BYTES);
+    assert_eq!(RecordHeader::decode(77, &bytes), Some(record));
+    assert_eq!(RecordHeader::decode(78, &bytes), None, "of another life of the file");
+}
+
+// === shards ===
+
+struct Rig {
+    topic: Topic,
+    shard: Arc<DiskShard>,
+    _directory: Directory,
+}
+
+fn rig(path: &Path, bytes_max: u64) -> Rig {
+    let wish = Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(bytes_max) };
+    let directory =
+        Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned(), "otlp/b".to_owned()], Clock::system()).unwrap();
+    let room = Arc::new(Notify::new());
+    let shard = directory.shard(TopicId(0), "traces", Signal::Traces, 0, 1 << 40, room.clone()).unwrap();
+    let topic = Topic::of(TopicId(0), "traces".to_owned(), Signal::Traces, room, vec![shard.clone()]);
+    Rig { topic, shard, _directory: directory }
+}
+
+fn subscriber(name: &str, sources: &[u16]) -> Subscriber {
+    Subscriber {
+        name: name.into(),
+        sources: Sources::of(sources.iter().map(|source| SourceId(*source))),
+        bound: LagBound::NONE,
+        on_overflow: OnOverflow::SkipOldest,
+        is_stateful: false,
+    }
+}
+
+fn record(source: u16, items: u64, bytes: usize) -> NewRecord {
+    let context = Context { peer: Some([1, 2, 3, 4].into()), auth: vec![("user".into(), "ä".into())], ..Context::default() };
+    let payload = Bytes::from(vec![items as u8; bytes]);
+    let batch = Batch { signal: Signal::Traces, payload, items, context: Arc::new(context), index: None };
+    NewRecord { source: SourceId(source), received: UnixNanos(7), batch, derived_from: None }
+}
+
+fn read(cursor: &mut Cursor) -> Vec<Record> {
+    let mut out = Vec::new();
+    while cursor.has_unread() {
+        cursor.read(7, 100_000, &mut out);
+    }
+    out
+}
+
+fn balance(accounts: &Accounts) -> (u64, u64, u64) {
+    let books = accounts.books();
+    assert!(books.balance(), "{books:?}");
+    (books.accepted, books.delivered, books.held)
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_and_not_delivered_is_there_at_the_next_start() {
+    let path = TempDir::new().unwrap();
+    {
+        let rig = rig(path.path(), 64 << 20);
+        let (mut all, mut late) = (rig.topic.cursor(&subscriber("all", &[0, 1])), rig.topic.cursor(&subscriber("late", &[1])));
+        for number in 0..20 {
+            rig.topic.append(0, record(number % 2, u64::from(number) + 1, 1000)).await.unwrap();
+        }
+        let records = read(&mut all);
+        assert_eq!(records.len(), 20);
+        assert_eq!(records[3].batch.context.auth("user"), Some("ä"));
+        for record in records.iter().take(5) {
+            all.settle(record.position, &Settled::delivered(record.batch.items));
+        }
+        assert_eq!(all.abandon(crate::journal::DropReason::Shutdown), 0, "nothing on disk is given up");
+        assert_eq!(balance(&all.accounts()), (210, 15, 195));
+        let _ = read(&mut late);
+        rig.shard.close();
+    }
+    let rig = rig(path.path(), 64 << 20);
+    let (mut all, mut late) = (rig.topic.cursor(&subscriber("all", &[0, 1])), rig.topic.cursor(&subscriber("late", &[1])));
+    let mut newcomer = rig.topic.cursor(&subscriber("new", &[0, 1]));
+    assert_eq!(balance(&all.accounts()), (210, 15, 195));
+    assert!(!newcomer.has_unread(), "who is new begins with what comes");
+    rig.topic.append(0, record(1, 100, 10)).await.unwrap();
+    let records = read(&mut all);
+    let offsets: Vec<_> = records.iter().map(|record| record.position.offset).collect();
+    assert_eq!(offsets, (5..=20).collect::<Vec<_>>());
+    assert_eq!(records[0].batch.context.auth("user"), Some("ä"));
+    assert_eq!(records[0].batch.payload, vec![6; 1000]);
+    for record in &records {
+        all.settle(record.position, &Settled::delivered(record.batch.items));
+    }
+    assert_eq!(balance(&all.accounts()), (310, 310, 0));
+    assert_eq!(read(&mut late).len(), 11);
+    assert_eq!(read(&mut newcomer).len(), 1);
+}
+
+#[tokio::test]
+async fn who_falls_behind_reads_the_disk_and_misses_nothing() {
+    let path = TempDir::new().unwrap();
+    let rig = rig(path.path(), 1 << 30);
+    let mut cursor = rig.topic.cursor(&subscriber("behind", &[0]));
+    let _other = rig.topic.cursor(&subscriber("other", &[1]));
+    // More than the tail in memory, over several segments.
+    for number in 0..40_u64 {
+        rig.topic.append(0, record((number % 2) as u16, number + 1, 700_000)).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    for number in 0..40_u64 {
+        let mut out = Vec::new();
+        cursor.read(1, usize::MAX, &mut out);
+        for record in out {
+            assert_eq!(record.batch.payload.first().copied(), Some(record.batch.items as u8));
+            seen.push(record.position.offset);
+            cursor.settle(record.position, &Settled::delivered(record.batch.items));
+        }
+        if number == 5 {
+            rig.topic.append(0, record(0, 99, 10)).await.unwrap();
+        }
+        balance(&cursor.accounts());
+    }
+    let expected: Vec<u64> = (0..41).filter(|offset| offset % 2 == 0).collect();
+    assert_eq!(seen, expected);
+    assert!(!cursor.has_unread());
+}
+
+#[tokio::test]
+async fn a_second_owner_and_a_newer_format_are_refused() {
+    let path = TempDir::new().unwrap();
+    let first = rig(path.path(), 64 << 20);
+    let wish = Persistence { directory: path.path().to_owned(), sync: false, bytes_max: None };
+    let again = Directory::open(&wish, Vec::new(), &[], Clock::system()).map(drop).unwrap_err().to_string();
+    assert!(again.contains(&std::process::id().to_string()) && again.contains("--data-dir"), "{again}");
+    drop(first);
+    fs::write(path.path().join("FORMAT"), "weir journal 2\n").unwrap();
+    let newer = Directory::open(&wish, Vec::new(), &[], Clock::system()).map(drop).unwrap_err().to_string();
+    assert!(newer.contains("weir journal 2") && newer.contains("FORMAT"), "{newer}");
+}
+
+#[tokio::test]
+async fn a_full_journal_refuses_and_takes_again_when_something_was_delivered() {
+    let path = TempDir::new().unwrap();
+    let rig = rig(path.path(), 16 << 20);
+    let mut cursor = rig.topic.cursor(&subscriber("slow", &[0]));
+    let mut taken = 0_u64;
+    let refused = loop {
+        match rig.topic.append(0, record(0, 1, 600_000)).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(taken < 100);
+    };
+    assert!(refused.contains("--journal-max-size"), "{refused}");
+    assert!(taken > 15, "{taken}");
+    for record in read(&mut cursor) {
+        cursor.settle(record.position, &Settled::delivered(1));
+    }
+    let mut again = Err(String::new());
+    for _ in 0..50 {
+        again = rig.topic.append(0, record(0, 1, 600_000)).await.map_err(|error| error.to_string());
+        if again.is_ok() {
+            break;
+        }
+    }
+    assert_eq!(again, Ok(taken));
+    assert_eq!(balance(&cursor.accounts()), (taken + 1, taken, 1));
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_is_counted_and_the_rest_is_delivered() {
+    let path = TempDir::new().unwrap();
+    {
+        let rig = rig(path.path(), 64 << 20);
+        let _cursor = rig.topic.cursor(&subscriber("all", &[0]));
+        for number in 0..10 {
+            rig.topic.append(0, record(0, number + 1, 1000)).await.unwrap();
+        }
+        rig.shard.close();
+    }
+    let segment = path.path().join("topics/traces/0/00000000000000000000.log");
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = SEGMENT_HEADER_BYTES + 3 * (RECORD_HEADER_BYTES + 1000).next_multiple_of(8) + 500;
+    bytes[at] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    let rig = rig(path.path(), 64 << 20);
+    let mut cursor = rig.topic.cursor(&subscriber("all", &[0]));
+    let items: Vec<u64> = read(&mut cursor).iter().map(|record| record.batch.items).collect();
+    assert_eq!(items, [1, 2, 3, 5, 6, 7, 8, 9, 10]);
+    let books = cursor.accounts().books();
+    assert_eq!(books.dropped[crate::journal::DropReason::Damaged as usize], 4);
+    assert!(books.balance(), "{books:?}");
+}
+
+#[tokio::test]
+async fn appends_to_a_topic_nobody_reads_are_not_written() {
+    let path = TempDir::new().unwrap();
+    let rig = rig(path.path(), 64 << 20);
+    let Ok(Appending::Done(_)) = rig.topic.append_now(0, record(0, 1, 10)) else { panic!("nothing to wait for") };
+    assert_eq!(rig.shard.end(), 0);
+}
