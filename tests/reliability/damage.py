@@ -65,6 +65,7 @@ class Opened:
         # The pipeline is the same one: its consumers find their places by name.
         golden.subject.directory, golden.subject.wrap = directory, list(wrap)
         subject = self.subject = golden.subject
+        subject.write()
         self.sink = oracle.Sink(subject.sinks["a"], self.ledger).up()
         begun = time.monotonic()
         subject.logs.clear()
@@ -152,11 +153,11 @@ def tally(check, outcomes, what):
     return slowest
 
 
-@row("D08", "one bit flips", seconds=7200, quick=240)
+@row("D08", "one bit flips", seconds=7200, quick=240, peer=True)
 def bit_flip(check):
     golden = Golden(check, check.pick(64 << 20, 4 << 20), batch=100)
     outcomes = []
-    for turn in range(check.pick(1000, 14)):
+    for turn in range(check.times(1000, 14)):
         directory = golden.copy()
         # Every second time any file, otherwise by size: most of the bytes are in segments.
         names = golden.files
@@ -193,7 +194,7 @@ def truncated(check):
         last = acked // 10
         return not missing or missing == list(range(last - len(missing), last))
 
-    cuts = sorted(check.chance.sample(range(1, 8192), check.pick(400, 6)))
+    cuts = sorted(check.chance.sample(range(1, 8192), check.times(400, 6)))
     for what in ("truncate", "zero"):
         outcomes = []
         for cut in cuts:

@@ -20,7 +20,7 @@ IN_FLIGHT_ITEMS = 4 * 1000
 
 @row("D01", "kill -9 under load", seconds=420, quick=120, peer=True)
 def kill_under_load(check):
-    kills = check.pick(20, 3)
+    kills = check.times(20, 3)
     ledger, sink, subject, load = check.setup()
     subject.start()
     load.start()
@@ -47,7 +47,7 @@ def kill_under_load(check):
 
 @row("D02", "kill -9, dead backend", seconds=420, quick=120, peer=True)
 def kill_dead_backend(check):
-    kills = check.pick(10, 3)
+    kills = check.times(10, 3)
     # One consumer: order is a promise per stream, and several requests in flight give it away.
     ledger, sink, subject, load = check.setup(up=False, consumers=1)
     subject.start()
@@ -70,7 +70,7 @@ def kill_dead_backend(check):
 
 @row("D03", "SIGTERM, dead backend", seconds=3600, quick=240, peer=True)
 def term_dead_backend(check):
-    times, fill = check.pick(20, 2), check.pick(1 << 30, 64 << 20)
+    times, fill = check.times(20, 2), check.pick(1 << 30, 64 << 20)
     exits, codes, lost, acked, twice = [], [], 0, 0, 0
     for turn in range(times):
         requests = fill // (1000 * 500)

@@ -228,7 +228,7 @@ class Ledger:
 
     def _wrong(self, kind, what):
         setattr(self, kind, getattr(self, kind) + 1)
-        self.first_wrong = self.first_wrong or str(what)[:300]
+        self.first_wrong = self.first_wrong or str(what)[:160]
 
     def _count(self, request, spans, again, now):
         self.delivered += spans

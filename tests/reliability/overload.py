@@ -367,7 +367,7 @@ class Stuck(threading.Thread):
 
 @row("O09", "SIGTERM under load", seconds=2400, quick=240)
 def drain(check):
-    times = check.pick(50, 3)
+    times = check.times(50, 3)
     ledger, sink, subject, load = check.setup()
     exits, codes, goaways = [], [], 0
     load.start()
@@ -412,7 +412,7 @@ def drain(check):
 
 @row("O10", "reload under load", seconds=900, quick=120)
 def reload(check):
-    turns = check.pick(200, 10)
+    turns = check.times(200, 10)
     each = 2
     ledger, sink, subject, load = check.setup()
     also = oracle.Sink(port(), oracle.Ledger()).up()

@@ -1,6 +1,7 @@
 """What all rows share: how one is declared, judged and printed, and how its balance is struck."""
 
 import random
+import re
 
 from harness import port, until
 
@@ -27,8 +28,8 @@ def row(name, title, seconds=600, quick=120, peer=False):
 class Check:
     """One run of one row: figures and what did not hold."""
 
-    def __init__(self, name, subject, quick, seed):
-        self.name, self.kind, self.quick, self.seed = name, subject, quick, seed
+    def __init__(self, name, subject, quick, seed, repeat=None):
+        self.name, self.kind, self.quick, self.seed, self.repeat = name, subject, quick, seed, repeat
         self.figures, self.failures, self.notes = [], [], []
         self.chance = random.Random(seed)
         self.subjects = []
@@ -36,6 +37,10 @@ class Check:
     def pick(self, whole, quick):
         """A row's number as written in the scorecard, and the one for each landing."""
         return quick if self.quick else whole
+
+    def times(self, whole, quick):
+        """How often, unless --times says."""
+        return self.repeat or self.pick(whole, quick)
 
     def subject(self, sinks, **keys):
         kind = subjects.Weir if self.kind == "weir" else subjects.Collector
@@ -60,7 +65,9 @@ class Check:
 
     def holds(self, what, holds, why=""):
         if not holds:
-            self.failures.append(f"{what}: {why}" if why != "" else what)
+            text = f"{what}: {why}" if why != "" else what
+            text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+            self.failures.append(text if len(text) <= 500 else f"{text[:250]} … {text[-250:]}")
             print(f"      !! {self.name} {self.failures[-1]}", flush=True)
         return holds
 
@@ -120,5 +127,6 @@ class Check:
         title = ROWS[self.name]["title"]
         figures = "; ".join(self.figures)
         if self.failures:
-            return f"FAIL  {who} {title}: {' | '.join(self.failures)} [{figures}; seed {self.seed}]"
+            more = f" | and {len(self.failures) - 8} more" if len(self.failures) > 8 else ""
+            return f"FAIL  {who} {title}: {' | '.join(self.failures[:8])}{more} [{figures}; seed {self.seed}]"
         return f"ok    {who} {title}: {figures}"
