@@ -109,6 +109,12 @@ class Opened:
         self.said = said_lost(self.subject)
 
 
+def complaints(text):
+    """What of a log is about trouble."""
+    lines = [line for line in text.splitlines() if re.search(r"\b(warn|error|WARN|ERROR)\b|rror:|panicked", line) and "today one writes" not in line and "alias is deprecated" not in line]
+    return " / ".join(lines)[-600:] or "no warning and no error in the log"
+
+
 def said_lost(subject):
     """Items that weir itself says are gone because of damage, on its own page."""
     said = 0
@@ -136,13 +142,13 @@ def judge(check, what, opened, names=(), lost_most=None, lost_exact=True):
     if opened.refused:
         code = opened.subject.process.child.returncode
         check.holds(f"{what}: refuses with an exit code", code and code > 0, f"{code}")
-        check.holds(f"{what}: the message names the file", any(name in opened.text for name in names), f"wanted one of {list(names)[:3]}: {opened.text[-400:]}")
+        check.holds(f"{what}: the message names the file", any(name in opened.text for name in names), f"wanted one of {list(names)[:3]}: {complaints(opened.text)}")
         return
     check.intact(opened.ledger)
     if lost_exact:
-        check.holds(f"{what}: what is lost is said", opened.lost == opened.said, f"{opened.lost} lost, {opened.said} said; {opened.text[-700:]}")
+        check.holds(f"{what}: what is lost is said", opened.lost == opened.said, f"{opened.lost} lost, {opened.said} said; {complaints(opened.text)}")
     if lost_most is not None:
-        check.holds(f"{what}: only what was hit is lost", opened.lost <= lost_most, f"{opened.lost} lost, at most {lost_most} were hit")
+        check.holds(f"{what}: only what was hit is lost", opened.lost <= lost_most, f"{opened.lost} lost, at most {lost_most} were hit; {complaints(opened.text)}")
 
 
 def tally(check, outcomes, what):
@@ -336,7 +342,7 @@ def directory_faults(check):
         change(directory)
         before = checksums(directory) if not wrap else None
         opened = golden.open(directory, wrap)
-        outcomes[what] = "refused" if opened.refused else f"{acked - opened.lost} of {acked} arrive"
+        outcomes[what] = "refused" if opened.refused else f"{acked - opened.lost} of {acked} arrive, {opened.said} said lost"
         judge(check, what, opened, names, lost_most=0 if whole else acked)
         if opened.refused:
             if before is not None:
@@ -442,7 +448,7 @@ def directory_faults(check):
         if golden.subject.alive():
             golden.subject.kill()
         disk.end()
-    check.figure(", ".join(f"{what}: {how}" for what, how in outcomes.items()))
+    check.figure("; ".join(f"{what}: {how}" for what, how in outcomes.items()))
 
 
 def reachable(user):
