@@ -3,9 +3,8 @@
 import threading
 import time
 
-from harness import port, samples, until
+from harness import samples, until
 
-import oracle
 from rows import row
 
 
@@ -27,7 +26,7 @@ class Scraper(threading.Thread):
     def __init__(self, subject):
         super().__init__(daemon=True)
         self.subject, self.last, self.back, self.statuses = subject, {}, [], {}
-        self.gone, self.scrapes, self.after_503 = [], 0, 0
+        self.gone, self.scrapes, self.longest, self.seen = [], 0, 0.0, None
         self.ended = threading.Event()
 
     def run(self):
@@ -37,6 +36,9 @@ class Scraper(threading.Thread):
             if status != 200:
                 continue
             self.scrapes += 1
+            now = time.monotonic()
+            self.longest = max(self.longest, now - (self.seen or now))
+            self.seen = now
             for name, before in self.last.items():
                 if name not in counts:
                     # A page without a counter that was there is one that Prometheus ends as stale and begins anew.
@@ -71,7 +73,7 @@ def red_over_kills(check):
     status, counts = calls(subject)
     scraper.stop()
     wrong = {name: (counts.get(name, 0), want) for name, want in expected.items() if counts.get(name, 0) != want}
-    check.figure(f"{kills} kills, {sum(counts.values()):,} counted of {sum(expected.values()):,}; {scraper.scrapes:,} scrapes, statuses {scraper.statuses}")
+    check.figure(f"{kills} kills, {sum(counts.values()):,} counted of {sum(expected.values()):,}; {scraper.scrapes:,} scrapes, statuses {scraper.statuses}, {scraper.longest:.2f} s without a page at most")
     check.holds("every counter equals what is at the backend", status == 200 and not wrong, f"status {status}, (counted, recorded): {dict(list(wrong.items())[:4])}")
     check.holds("no scrape saw a counter go back", not scraper.back, f"{len(scraper.back)}, the first: {scraper.back[:2]}")
     check.holds("no scrape missed a counter that was there", not scraper.gone, f"{len(scraper.gone)}, the first: {scraper.gone[:2]}")
