@@ -15,14 +15,16 @@ use super::{
     consumer::{LINGER, LITTLE, RECORDS_MAX},
 };
 use crate::{
-    component::{Connector, Derived},
+    component::{Connector, Derived, Stateful},
     journal::{DropReason, NewRecord, Position, Record, Settled, SourceId, Topic},
-    runtime::{Clock, Shutdown},
+    runtime::{Clock, Shutdown, blocking},
 };
 
 /// A connector with the topics it appends to; shared by the pipelines that end in it.
 pub struct SharedConnector {
     pub connector: Mutex<Box<dyn Connector>>,
+    /// What it remembers, if anything.
+    pub state: Option<Arc<dyn Stateful>>,
     pub source: SourceId,
     /// One a signal that some pipeline takes from it.
     pub outputs: Vec<Arc<Topic>>,
@@ -43,8 +45,16 @@ impl SharedConnector {
         }
     }
 
-    fn flush(&self, derived: &mut Vec<Derived>) {
-        if let Err(reason) = caught(|| self.connector.lock().flush(self.clock.now(), derived)) {
+    /// `last`: what is left untold is never told.
+    fn flush(&self, derived: &mut Vec<Derived>, last: bool) {
+        let now = self.clock.now();
+        let flushed = caught(|| match &self.state {
+            // Beside what is being taken in, not instead of it.
+            Some(state) => drop(blocking(|| state.flush(now, last, derived))),
+            None if last => self.connector.lock().finish(now, derived),
+            None => self.connector.lock().flush(now, derived),
+        });
+        if let Err(reason) = flushed {
             error!(reason, "a connector could not flush");
             derived.clear();
         }
@@ -69,7 +79,7 @@ impl SharedConnector {
                 tokio::select! {
                     () = stop.cancelled() => break,
                     _ = ticks.tick() => {
-                        self.flush(&mut derived);
+                        self.flush(&mut derived, false);
                         self.append(&mut derived, None).await;
                     }
                 }
@@ -77,7 +87,7 @@ impl SharedConnector {
         } else {
             stop.cancelled().await;
         }
-        self.flush(&mut derived);
+        self.flush(&mut derived, true);
         self.append(&mut derived, None).await;
     }
 }
@@ -129,7 +139,7 @@ fn take(consumer: &Consumer, shared: &SharedConnector, record: Record, derived: 
         let mut settled = Settled::dropped(DropReason::Processor, chained.dropped);
         if let Some(batch) = chained.batch {
             settled.delivered = whole.items.saturating_sub(chained.dropped);
-            shared.connector.lock().consume(&Record { batch, ..record }, derived);
+            shared.connector.lock().consume_from(&consumer.pipeline, &Record { batch, ..record }, derived);
         }
         settled
     });
@@ -200,6 +210,7 @@ mod tests {
         let letters = Arc::new(DeadLetters::new(&Telemetry::default()));
         let shared = Arc::new(SharedConnector {
             connector: Mutex::new(Box::new(Forward)),
+            state: None,
             source: SourceId(0),
             outputs: vec![output],
             dead_letters: letters.clone(),

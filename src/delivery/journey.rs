@@ -3,7 +3,7 @@
 //! A request that fails alone, while others are taken, is at fault itself: it gives no verdict on the destination, and after [`TRIES`]
 //! attempts it may be given up. Credentials that came with the data concern their request alone from the first refusal on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -94,7 +94,7 @@ pub(super) struct Journey {
 pub(super) struct Route<'a> {
     pub(super) destination: &'a Destination,
     pub(super) policy: &'a Policy,
-    pub(super) pipeline: &'a str,
+    pub(super) pipeline: &'a Arc<str>,
 }
 
 enum Answer {
@@ -258,7 +258,10 @@ impl Journey {
             self.answered = breaker.answered();
         }
         let span = export_span(destination.id.as_str(), signal, items);
-        let attempt = caught_async(async { destination.exporter.export(request).await }.instrument(span.clone()));
+        let positions: SmallVec<[Position; 4]> =
+            piece.iter().filter_map(|(place, _)| self.finished.get(*place)).map(|(position, _)| *position).collect();
+        let export = async { destination.exporter.export_from(route.pipeline, &positions, request).await };
+        let attempt = caught_async(export.instrument(span.clone()));
         let ended = match policy.timeout {
             Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
                 let reason = format!("no answer within {limit:?}");
@@ -410,13 +413,13 @@ impl Route<'_> {
         match change {
             Change::None => {}
             Change::Broke => {
-                warn!(%exporter, pipeline = self.pipeline, reason, "export failed; the data is held and will be retried");
+                warn!(%exporter, pipeline = &**self.pipeline, reason, "export failed; the data is held and will be retried");
             }
             Change::Silent => {
-                warn!(%exporter, pipeline = self.pipeline, "attempts in a row got no answer: connections are opened afresh");
+                warn!(%exporter, pipeline = &**self.pipeline, "attempts in a row got no answer: connections are opened afresh");
             }
             Change::Mended(after) => {
-                info!(%exporter, pipeline = self.pipeline, seconds = after.as_secs(), "the destination takes data again");
+                info!(%exporter, pipeline = &**self.pipeline, seconds = after.as_secs(), "the destination takes data again");
             }
         }
     }

@@ -16,6 +16,7 @@ mod dead_letters;
 pub mod exporter;
 mod journey;
 mod policy;
+mod remembering;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -27,3 +28,4 @@ pub use consumer::Consumer;
 pub use dead_letters::{DeadLetters, Letter};
 pub use exporter::Destination;
 pub use policy::{Fill, Policy, RetryPolicy};
+pub use remembering::{IsPressed, Remembering};

@@ -62,6 +62,11 @@ const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
 const RECORDS_OF_BATCH_MAX: usize = 65_536;
 
 impl Policy {
+    /// For what remembers which records it had: one request after the other, no record in pieces.
+    pub fn one_by_one(&mut self) {
+        (self.flying_max, self.request_items_max, self.request_bytes_max) = (1, 0, 0);
+    }
+
     /// `lag_bytes`: how far a consumer may fall behind where nothing was written.
     pub fn of(settings: &Settings, wish: Option<BatchWish>, lag_bytes: u64) -> Self {
         let retry = &settings.retry;

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Books, DropReason, Lag, Position, Record, Shard, TopicId, shard::Unread};
+use super::{
+    Books, DropReason, Lag, Position, Record, Shard, TopicId,
+    shard::{Mark, Unread},
+};
 
 /// Wakes a consumer that waits for records.
 #[derive(Default)]
@@ -245,9 +248,36 @@ impl Cursor {
         self.places.iter().all(|place| place.window.is_empty())
     }
 
+    /// A handle on where it stands, from any thread.
+    pub fn marks(&self) -> Marks {
+        Marks(self.places.iter().map(|place| (place.log.clone(), place.consumer)).collect())
+    }
+
     /// A handle that reads the accounts, from any thread.
     pub fn accounts(&self) -> Accounts {
         Accounts(self.places.iter().map(|place| (place.log.clone(), place.consumer)).collect())
+    }
+}
+
+/// Reads where a consumer stands, and says from where it starts again.
+pub struct Marks(Vec<(Arc<dyn Shard>, usize)>);
+
+impl Marks {
+    /// Where it stands now, one a shard; empty where places are not kept.
+    pub fn take(&self) -> Vec<Mark> {
+        self.0.iter().filter_map(|(log, consumer)| log.mark(*consumer)).collect()
+    }
+
+    /// A state that covers these marks is saved.
+    pub fn cover(&self, marks: &[Mark]) {
+        for ((log, _), mark) in self.0.iter().zip(marks) {
+            log.cover(mark);
+        }
+    }
+
+    /// Where each shard ends now.
+    pub fn ends(&self) -> Vec<u64> {
+        self.0.iter().map(|(log, _)| log.end()).collect()
     }
 }
 

@@ -20,8 +20,8 @@ mod shard;
 mod tests;
 mod topic;
 
-pub use cursor::{Accounts, Cursor, Place, Settled, Waker};
-pub use disk::{Directory, DirectoryError, DiskShard, Persistence, choose_directory};
+pub use cursor::{Accounts, Cursor, Marks, Place, Settled, Waker};
+pub use disk::{Directory, DirectoryError, DiskShard, Persistence, StateError, StateFile, choose_directory};
 pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
 pub use memory::MemoryShard;
 pub use shard::{Appended, Appending, Mark, Shard, Unread};

@@ -14,15 +14,15 @@ use crate::{
     component::delivery::{self, BatchWish},
     component::{
         BuildContext, BuiltConnector, BuiltProcessor, ConnectorUse, Exporter, Extension, Extensions, Notes, ReadyConnector,
-        ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Tables, Unbuilt,
+        ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Stateful, Tables, Unbuilt,
     },
     config::{Diagnostic, Diagnostics, Level, Origin},
-    delivery::{Chain, Consumer, DeadLetters, Destination, Policy, SharedConnector, Stage},
+    delivery::{Chain, Consumer, DeadLetters, Destination, Policy, Remembering, SharedConnector, Stage},
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
-        Accounts, Cursor, Directory, DirectoryError, DiskShard, DropReason, LagBound, MemoryShard, OnOverflow, Persistence,
-        Shard, SourceId, Sources, Subscriber, Topic, TopicId, Waker,
+        Accounts, Cursor, Directory, DirectoryError, DiskShard, DropReason, MemoryShard, OnOverflow, Persistence, Shard,
+        SourceId, Sources, Subscriber, Topic, TopicId, Waker,
     },
     runtime::{BuildError, Clock, Health, both},
     signal::{ComponentId, ContextNeeds, Signal},
@@ -150,6 +150,8 @@ pub struct Graph {
     pub budget: Arc<Budget>,
     /// (pipeline, component, signal) and its accounts.
     pub accounts: Vec<(Arc<str>, ComponentId, Signal, Accounts)>,
+    /// What is to be kept of the states of components.
+    pub remembering: Vec<Remembering>,
     /// `None` in memory mode.
     pub journal: Option<OpenJournal>,
 }
@@ -381,9 +383,25 @@ impl Built {
         {
             return Err(ConnectError::Credentials(forwarding.id.clone()));
         }
-        let names = plan.topics.iter().map(|planned| planned.name.clone()).collect();
+        let names: Vec<String> = plan.topics.iter().map(|planned| planned.name.clone()).collect();
         let source_names: Vec<String> = sources.iter().map(ToString::to_string).collect();
-        let directory = persistence.map(|wish| Directory::open(wish, names, &source_names, around.clock.clone())).transpose()?;
+        let topic_names: Arc<Vec<String>> = Arc::new(names);
+        let open = |wish| Directory::open(wish, topic_names.to_vec(), &source_names, around.clock.clone()).map(Arc::new);
+        let directory = persistence.map(open).transpose()?;
+        // What remembers, once its state is read.
+        let mut remembering: Vec<(&'static str, ComponentId, Remembering)> = Vec::new();
+        let mut remember = |kind: &'static str, id: &ComponentId, state: Option<Arc<dyn Stateful>>, flushes: bool| {
+            let (Some(directory), Some(state)) = (&directory, state) else { return Ok(()) };
+            let file = directory.state(&format!("{kind}.{id}"))?;
+            let pressed = directory.clone();
+            let is_pressed = Arc::new(move || {
+                let (used, max) = pressed.usage();
+                used > max / PRESSED
+            });
+            let begun = Remembering::begin(id.clone(), state, file, topic_names.clone(), is_pressed, flushes);
+            remembering.push((kind, id.clone(), begun));
+            Ok::<_, DirectoryError>(())
+        };
         let mut topics: Vec<Arc<Topic>> = Vec::new();
         let mut disk_shards = Vec::new();
         for (number, planned) in (0_u16..).zip(&plan.topics) {
@@ -404,6 +422,7 @@ impl Built {
         let mut settings = BTreeMap::new();
         for built in self.exporters {
             settings.insert(built.id.clone(), built.delivery);
+            remember("exporters", &built.id, built.exporter.state(), false)?;
             exporters.push(Arc::new(Destination {
                 exporter: built.exporter,
                 breakers: Default::default(),
@@ -429,8 +448,11 @@ impl Built {
             let kind = TopicKind::Derived(id.clone());
             let outputs =
                 plan.topics.iter().zip(&topics).filter(|(topic, _)| topic.kind == kind).map(|(_, topic)| topic.clone()).collect();
+            let state = built.connector.state();
+            remember("connectors", &id, state.clone(), built.flush_interval.is_some())?;
             let shared = SharedConnector {
                 connector: Mutex::new(built.connector),
+                state,
                 source: source(&id),
                 outputs,
                 dead_letters: dead_letters.clone(),
@@ -456,6 +478,7 @@ impl Built {
             wants_index,
             budget,
             accounts: Vec::new(),
+            remembering: Vec::new(),
             journal: None,
         };
 
@@ -482,7 +505,9 @@ impl Built {
                 chains.insert(planned.pipeline.clone(), (Arc::new(Chain::new(stages, consumers)), batching));
             }
             let Some((chain, batching)) = chains.get(&planned.pipeline) else { continue };
-            let policy = match planned.role {
+            let kind = if planned.role == Role::Exporter { "exporters" } else { "connectors" };
+            let remembers = remembering.iter_mut().find(|(known, id, _)| *known == kind && *id == planned.component);
+            let mut policy = match planned.role {
                 Role::Exporter => {
                     Policy::of(settings.get(&planned.component).unwrap_or(&delivery::Settings::default()), *batching, lag_bytes)
                 }
@@ -492,8 +517,13 @@ impl Built {
                     policy
                 }
             };
-            let consumer =
-                subscribe(planned, &topics, &source, policy.bound, policy.on_overflow, chain.clone(), plan.depth(planned));
+            if remembers.is_some() {
+                policy.one_by_one();
+            }
+            let consumer = subscribe(planned, &topics, &source, &policy, remembers.is_some(), chain.clone(), plan.depth(planned));
+            if let Some((_, _, remembering)) = remembers {
+                remembering.reader(consumer.cursor.marks());
+            }
             graph.accounts.push((consumer.pipeline.clone(), consumer.id.clone(), consumer.signal, consumer.cursor.accounts()));
             match planned.role {
                 Role::Exporter => {
@@ -520,6 +550,7 @@ impl Built {
             graph.entries.push(Entry { source: source(&id), id, receiver, topics });
         }
         graph.show_books(&around.telemetry);
+        graph.remembering = remembering.into_iter().map(|(_, _, remembering)| remembering).collect();
         graph.journal = directory.map(|directory| OpenJournal { directory, shards: disk_shards });
         if let Some(journal) = &graph.journal {
             journal.warn_of_strangers();
@@ -530,7 +561,7 @@ impl Built {
 
 /// The journal on disk, for as long as a graph runs.
 pub struct OpenJournal {
-    directory: Directory,
+    directory: Arc<Directory>,
     /// With the names of their topics.
     shards: Vec<(String, Arc<DiskShard>)>,
 }
@@ -568,6 +599,8 @@ impl OpenJournal {
     }
 }
 
+/// The share of the journal's room (one of so many) at which states are saved at once, so that records can be let go.
+const PRESSED: u64 = 4;
 /// Unread bytes of a moving consumer at which the door slows down.
 const PACE_BYTES: u64 = 2 << 20;
 
@@ -575,8 +608,8 @@ fn subscribe(
     planned: &PlannedConsumer,
     topics: &[Arc<Topic>],
     source: &impl Fn(&ComponentId) -> SourceId,
-    bound: LagBound,
-    on_overflow: OnOverflow,
+    policy: &Policy,
+    is_stateful: bool,
     chain: Arc<Chain>,
     depth: usize,
 ) -> Consumer {
@@ -587,9 +620,9 @@ fn subscribe(
         let subscriber = Subscriber {
             name: format!("{} in pipeline {}", planned.component, planned.pipeline).into(),
             sources: Sources::of(sources.iter().map(source)),
-            bound,
-            on_overflow,
-            is_stateful: false,
+            bound: policy.bound,
+            on_overflow: policy.on_overflow,
+            is_stateful,
         };
         places.extend(topic.subscribe(&subscriber, &waker));
     }

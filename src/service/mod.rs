@@ -64,6 +64,9 @@ pub struct Running {
     done: Vec<Done>,
     destinations: Vec<Arc<crate::delivery::Destination>>,
     accounts: Vec<Account>,
+    /// They save what components remember.
+    keepers: JoinSet<()>,
+    stop_keepers: Shutdown,
     journal: Option<OpenJournal>,
 }
 
@@ -94,6 +97,8 @@ impl Running {
             done: Vec::new(),
             destinations: graph.exporters.clone(),
             accounts: graph.accounts,
+            keepers: JoinSet::new(),
+            stop_keepers: Shutdown::new(),
             journal: graph.journal,
         };
         for (id, extension) in &graph.extensions.0 {
@@ -155,6 +160,9 @@ impl Running {
         }
         if !failed.is_empty() {
             return Err(failed);
+        }
+        for remembering in graph.remembering {
+            running.keepers.spawn(remembering.run(running.stop_keepers.clone()));
         }
         for receiver in receivers {
             running.receivers.spawn(receiver);
@@ -263,6 +271,8 @@ impl Running {
                 ended.undelivered.push(left);
             }
         }
+        self.stop_keepers.cancel();
+        while self.keepers.join_next().await.is_some() {}
         if let Some(journal) = &self.journal {
             let held: u64 = self.accounts.iter().map(|(_, _, _, accounts)| accounts.books().held).sum();
             blocking(|| journal.close());

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! FORMAT  LOCK  sources           version; pid of the owner; names of receivers and connectors
+//! state/COMPONENT                 what a component remembers of the records it was given, with the positions this covers
 //! topics/NAME/SHARD/cursors       where each consumer stands
 //! topics/NAME/SHARD/BASE.log      a segment, named by the offset of its first record
 //! topics/NAME/SHARD/BASE.extent   what of it counts, once it is sealed
@@ -21,6 +22,7 @@ mod names;
 mod place;
 mod quota;
 mod shard;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +50,7 @@ use crate::{runtime::Clock, signal::Signal};
 
 pub use place::choose_directory;
 pub use shard::DiskShard;
+pub use state::{StateError, StateFile};
 
 const FORMAT: &str = "weir journal 1\n";
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -180,6 +183,13 @@ impl Directory {
         let (names, clock) = (self.names.clone(), self.clock.clone());
         let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync: self.sync, log, cursors, standing };
         Ok(Arc::new(DiskShard::new(parts).map_err(io)?))
+    }
+
+    /// The file for what a component remembers; `name` is its section and id.
+    pub fn state(&self, name: &str) -> Result<StateFile, DirectoryError> {
+        let directory = self.path.join("state");
+        make_directory(&directory).map_err(|cause| DirectoryError::Io { path: directory.display().to_string(), cause })?;
+        Ok(StateFile::new(self.disk.clone(), directory.join(escaped(name)), self.sync))
     }
 
     /// Bytes that the segments take, and may take.

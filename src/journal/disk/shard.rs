@@ -45,6 +45,9 @@ use crate::{
 const GROUP_BYTES: usize = 1 << 20;
 /// Recent records kept in memory, so that who keeps up never reads the disk.
 const TAIL_BYTES: u64 = 4 << 20;
+/// From so many records in the last group on, the next group waits for as many, but not longer than [`GATHER`].
+const BUSY: usize = 4;
+const GATHER: Duration = Duration::from_micros(200);
 /// How long a consumer's place may be newer than what is written of it.
 const CURSORS_WAIT: Duration = Duration::from_millis(20);
 /// How often the places are synced.
@@ -139,7 +142,8 @@ impl DiskShard {
             lost_records: AtomicU64::new(0),
         });
         let now = Instant::now();
-        let writer = Writer { inner: inner.clone(), log, cursors, sync, written: now, synced: now, is_unsynced: false };
+        let writer =
+            Writer { inner: inner.clone(), log, cursors, sync, written: now, synced: now, is_unsynced: false, group_len: 0 };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
         Ok(Self { inner, writer: Mutex::new(Some(thread)) })
     }
@@ -534,6 +538,8 @@ struct Writer {
     synced: Instant,
     /// Places are written and not synced.
     is_unsynced: bool,
+    /// Records of the last group.
+    group_len: usize,
 }
 
 impl Writer {
@@ -543,6 +549,7 @@ impl Writer {
         loop {
             let closing = self.next_group(&inner, &mut group);
             if !group.is_empty() {
+                self.group_len = group.len();
                 self.write(&inner, &mut group);
             } else if inner.fault().is_some() {
                 self.look_for_room(&inner);
@@ -569,6 +576,10 @@ impl Writer {
             } else {
                 inner.wake.wait(&mut queue);
             }
+        }
+        // Those whose answers just went out are about to come back: a moment later one sync serves them, too.
+        if self.group_len >= BUSY && queue.waiting.len() < self.group_len && !queue.closing {
+            inner.wake.wait_for(&mut queue, GATHER);
         }
         let mut bytes = 0;
         while bytes < GROUP_BYTES
