@@ -39,6 +39,9 @@ pub const CONSUMER_DELIVERED: &str = "weir_consumer_delivered_items";
 pub const CONSUMER_DROPPED: &str = "weir_consumer_dropped_items";
 pub const CONSUMER_HELD_ITEMS: &str = "weir_consumer_held_items";
 pub const CONSUMER_HELD_BYTES: &str = "weir_consumer_held_bytes";
+pub const JOURNAL_BYTES: &str = "weir_journal_bytes";
+pub const JOURNAL_MAX_BYTES: &str = "weir_journal_max_bytes";
+pub const JOURNAL_REFUSING: &str = "weir_journal_refusing";
 pub const OWN_EXPORTS_FAILED: &str = "weir_own_exports_failed";
 pub const LOG_LINES_SUPPRESSED: &str = "weir_log_lines_suppressed";
 

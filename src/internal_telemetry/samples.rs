@@ -61,6 +61,18 @@ impl Samples {
         self.push(name, help, SampleKind::Gauge, labels, SampleValue::Number(value));
     }
 
+    /// The journal's room on disk, and whether it takes data.
+    pub fn journal(&mut self, used: u64, max: u64, refusing: bool) {
+        self.gauge(names::JOURNAL_BYTES, "Bytes that the journal's segments take on disk.", &[], used as f64);
+        self.gauge(names::JOURNAL_MAX_BYTES, "Bytes that the journal's segments may take on disk.", &[], max as f64);
+        self.gauge(
+            names::JOURNAL_REFUSING,
+            "1 while the journal takes no data: full, or the disk fails.",
+            &[],
+            f64::from(u8::from(refusing)),
+        );
+    }
+
     /// A consumer's books: the law is `accepted = delivered + Σ dropped + held`, and each term is counted by itself.
     pub fn books(&mut self, books: &Books<'_>) {
         let labels = [("pipeline", books.pipeline), ("component", books.component), ("signal", books.signal)];

@@ -153,7 +153,7 @@ pub struct Graph {
     /// What is to be kept of the states of components.
     pub remembering: Vec<Remembering>,
     /// `None` in memory mode.
-    pub journal: Option<OpenJournal>,
+    pub journal: Option<Arc<OpenJournal>>,
 }
 
 fn declared<'f>(list: &'f [Declared], id: &ComponentId) -> Option<&'f Declared> {
@@ -551,9 +551,16 @@ impl Built {
         }
         graph.show_books(&around.telemetry);
         graph.remembering = remembering.into_iter().map(|(_, _, remembering)| remembering).collect();
-        graph.journal = directory.map(|directory| OpenJournal { directory, shards: disk_shards });
+        graph.journal = directory.map(|directory| Arc::new(OpenJournal { directory, shards: disk_shards }));
         if let Some(journal) = &graph.journal {
             journal.warn_of_strangers();
+            let journal = Arc::downgrade(journal);
+            around.telemetry.on_scrape(move |samples: &mut Samples| {
+                if let Some(journal) = journal.upgrade() {
+                    let (used, max) = journal.usage();
+                    samples.journal(used, max, journal.fault().is_some());
+                }
+            });
         }
         Ok(graph)
     }

@@ -30,12 +30,19 @@ type States = BTreeMap<(Option<String>, ComponentId), (State, Instant)>;
 pub struct Health {
     whole: Mutex<(State, Instant)>,
     parts: Mutex<States>,
+    /// Why no data is taken, where that is so although all runs.
+    refusing: Mutex<Option<String>>,
     changed: Notify,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { whole: Mutex::new((State::Starting, Instant::now())), parts: Mutex::default(), changed: Notify::new() }
+        Self {
+            whole: Mutex::new((State::Starting, Instant::now())),
+            parts: Mutex::default(),
+            refusing: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 }
 
@@ -48,6 +55,21 @@ impl Health {
 
     pub fn whole(&self) -> State {
         self.whole.lock().0.clone()
+    }
+
+    /// Says why no data is taken although all runs (a full disk), or that it is taken again. Whoever restarts what is not alive must not hear
+    /// of this as that: it holds data.
+    pub fn set_refusing(&self, reason: Option<String>) {
+        *self.refusing.lock() = reason;
+    }
+
+    /// Whether data may be sent here, or why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        match (&*self.refusing.lock(), self.whole()) {
+            (Some(reason), _) => Err(reason.clone()),
+            (None, State::Ok) => Ok(()),
+            (None, state) => Err(format!("{state:?}").to_lowercase()),
+        }
     }
 
     /// With the moment at which it became so.

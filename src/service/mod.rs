@@ -44,6 +44,8 @@ pub struct Ended {
 const RECEIVERS_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop delivers what is on disk: some of it is likely to be taken at once, and none of it is lost.
 const DRAIN_ON_DISK: Duration = Duration::from_secs(2);
+/// How often is looked whether the journal takes data.
+const LOOK_AT_JOURNAL: Duration = Duration::from_millis(250);
 /// How long connectors that were told to give up may take to do so.
 const CONNECTORS_GRACE: Duration = Duration::from_secs(1);
 
@@ -67,7 +69,7 @@ pub struct Running {
     /// They save what components remember.
     keepers: JoinSet<()>,
     stop_keepers: Shutdown,
-    journal: Option<OpenJournal>,
+    journal: Option<Arc<OpenJournal>>,
 }
 
 fn account_of(consumer: &Consumer) -> Account {
@@ -163,6 +165,15 @@ impl Running {
         }
         for remembering in graph.remembering {
             running.keepers.spawn(remembering.run(running.stop_keepers.clone()));
+        }
+        if let Some(journal) = running.journal.clone() {
+            let (health, stop) = (around.health.clone(), running.stop_keepers.clone());
+            running.keepers.spawn(async move {
+                while !stop.is_cancelled() {
+                    health.set_refusing(journal.fault());
+                    drop(timeout_at(Instant::now() + LOOK_AT_JOURNAL, stop.cancelled()).await);
+                }
+            });
         }
         for receiver in receivers {
             running.receivers.spawn(receiver);

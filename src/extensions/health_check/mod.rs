@@ -263,6 +263,9 @@ fn reading(
     })
 }
 
+/// Whether data may be sent here: a full disk is no reason to be restarted, which is what the other page is asked for.
+const READY: &str = "/ready";
+
 /// The older form: one page, well or not.
 struct PlainService {
     pages: Arc<Pages>,
@@ -273,8 +276,15 @@ struct PlainService {
 impl HttpService for PlainService {
     fn call(self: Arc<Self>, request: Request<Incoming>, _peer: Option<SocketAddr>) -> BoxFuture<'static, Response<Body>> {
         reading(&request, || {
-            if request.uri().path() != self.path {
-                return page(StatusCode::NOT_FOUND, "text/plain", format!("the page is {}\n", self.path));
+            let path = request.uri().path();
+            if path == READY && self.path != READY {
+                return match self.pages.health.readiness() {
+                    Ok(()) => page(StatusCode::OK, "text/plain", "ready\n".to_owned()),
+                    Err(reason) => page(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("not ready: {reason}\n")),
+                };
+            }
+            if path != self.path {
+                return page(StatusCode::NOT_FOUND, "text/plain", format!("the pages are {} and {READY}\n", self.path));
             }
             let (well, body) = self.pages.plain();
             let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

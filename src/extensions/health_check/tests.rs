@@ -74,6 +74,7 @@ async fn is_unavailable_until_all_runs_and_again_when_it_stops() {
     running.health.set_whole(State::Stopping);
     assert_eq!(get(running.addresses[0], "/").await.0, 503);
     assert_eq!(get(running.addresses[0], "/other").await.0, 404);
+    assert_eq!(get(running.addresses[0], "/ready").await.0, 503);
 }
 
 #[tokio::test]
