@@ -32,7 +32,7 @@ pub struct Remembering {
     state: Arc<dyn Stateful>,
     file: StateFile,
     /// By [`TopicId`].
-    topics: Arc<Vec<String>>,
+    topics: Arc<[String]>,
     readers: Vec<Reader>,
     is_pressed: IsPressed,
     /// Whether it changes without records, by flushing.
@@ -51,7 +51,7 @@ impl Remembering {
         id: ComponentId,
         state: Arc<dyn Stateful>,
         file: StateFile,
-        topics: Arc<Vec<String>>,
+        topics: Arc<[String]>,
         is_pressed: IsPressed,
         flushes: bool,
     ) -> Self {
@@ -59,13 +59,13 @@ impl Remembering {
         let anew = "its numbers begin anew, with a new start time";
         match file.read() {
             Ok(None) => {}
-            Ok(Some(bytes)) => match decode(&bytes, &topics) {
-                Some(snapshot) => match state.restore(&snapshot) {
-                    Ok(()) => {}
-                    Err(reason) => warn!(component = %id, %reason, "what it remembered cannot be used: {anew}"),
-                },
-                None => warn!(component = %id, "what it remembered cannot be read: {anew}"),
-            },
+            Ok(Some(bytes)) => {
+                let restored =
+                    decode(&bytes, &topics).map(|snapshot| state.restore(&snapshot).map_err(|error| error.to_string()));
+                if let Err(reason) = restored.unwrap_or_else(|| Err("it has no whole position".to_owned())) {
+                    warn!(component = %id, reason, "what it remembered cannot be used: {anew}");
+                }
+            }
             Err(error) => {
                 let what = if matches!(error, StateError::Damaged { .. }) { "is damaged" } else { "cannot be read" };
                 warn!(component = %id, %error, "what it remembered {what}: {anew}");

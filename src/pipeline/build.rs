@@ -385,7 +385,7 @@ impl Built {
         }
         let names: Vec<String> = plan.topics.iter().map(|planned| planned.name.clone()).collect();
         let source_names: Vec<String> = sources.iter().map(ToString::to_string).collect();
-        let topic_names: Arc<Vec<String>> = Arc::new(names);
+        let topic_names: Arc<[String]> = names.into();
         let open = |wish| Directory::open(wish, topic_names.to_vec(), &source_names, around.clock.clone()).map(Arc::new);
         let directory = persistence.map(open).transpose()?;
         // What remembers, once its state is read.
