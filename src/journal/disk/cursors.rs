@@ -1,4 +1,5 @@
-//! Where the consumers of a shard stand, on disk: two places in one file, written in turn, so that one of them is whole at any moment.
+//! Where the consumers of a shard stand, on disk: three slots in one file. Never written to are the one that was synced last, which a power cut
+//! leaves, and the one that was written last, which a kill leaves.
 
 use std::{
     collections::BTreeMap,
@@ -97,6 +98,8 @@ impl<'a> Numbers<'a> {
     }
 }
 
+const SLOTS: u64 = 3;
+
 /// The file.
 pub(super) struct CursorFile {
     disk: Arc<dyn Disk>,
@@ -104,13 +107,17 @@ pub(super) struct CursorFile {
     file: Option<Arc<dyn DiskFile>>,
     slot_bytes: usize,
     sequence: u64,
+    /// The slot that was synced last.
+    synced: u64,
+    /// The slot that was written last.
+    written: u64,
 }
 
 /// What reading the file found.
 pub(super) enum Opened {
     New,
     Found(Standing),
-    /// Neither place is whole.
+    /// No slot is whole.
     Damaged,
 }
 
@@ -120,14 +127,14 @@ impl CursorFile {
         let opened = match read_whole(&*disk, &path, FILE_BYTES_MAX)? {
             None => Opened::New,
             Some(bytes) => {
-                let half = bytes.len() / 2;
-                let (first, second) = bytes.split_at(half);
-                let newest = [first, second].into_iter().filter_map(Standing::decode).max_by_key(|standing| standing.sequence);
+                // A slot is a multiple of this; how many there are does not matter.
+                let slots = (0..bytes.len()).step_by(SLOT_BYTES_MIN).filter_map(|at| bytes.get(at..));
+                let newest = slots.filter_map(Standing::decode).max_by_key(|standing| standing.sequence);
                 newest.map_or(Opened::Damaged, Opened::Found)
             }
         };
         let sequence = if let Opened::Found(standing) = &opened { standing.sequence } else { 0 };
-        Ok((Self { disk, path, file: None, slot_bytes: 0, sequence }, opened))
+        Ok((Self { disk, path, file: None, slot_bytes: 0, sequence, synced: 0, written: 0 }, opened))
     }
 
     /// Writes the places down. Without `sync` they outlive the process, not the machine.
@@ -138,20 +145,28 @@ impl CursorFile {
         let file = match &self.file {
             Some(file) if bytes.len() <= self.slot_bytes => file.clone(),
             _ => {
+                // Never synced again, if it failed: a new file.
+                self.file = None;
                 self.slot_bytes = (bytes.len() * 2).next_power_of_two().max(SLOT_BYTES_MIN);
-                let mut both = bytes.clone();
-                both.resize(self.slot_bytes * 2, 0);
-                replace(&*self.disk, &self.path, &both, true)?;
+                let mut all = bytes;
+                all.resize(self.slot_bytes * SLOTS as usize, 0);
+                replace(&*self.disk, &self.path, &all, true)?;
+                (self.synced, self.written) = (0, 0);
                 self.file = Some(self.disk.open(&self.path)?);
                 return Ok(());
             }
         };
-        let at = (self.sequence % 2) * self.slot_bytes as u64;
-        let written = file.write_at(&mut [IoSlice::new(&bytes)], at).and_then(|()| if sync { file.sync() } else { Ok(()) });
-        if written.is_err() {
-            // Never synced again: the next time in a new file.
+        let slot = (0..SLOTS).find(|slot| ![self.synced, self.written].contains(slot)).unwrap_or_default();
+        let at = slot * self.slot_bytes as u64;
+        let done = file.write_at(&mut [IoSlice::new(&bytes)], at).and_then(|()| if sync { file.sync() } else { Ok(()) });
+        if done.is_err() {
             self.file = None;
+            return done;
         }
-        written
+        self.written = slot;
+        if sync {
+            self.synced = slot;
+        }
+        Ok(())
     }
 }

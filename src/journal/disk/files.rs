@@ -92,39 +92,59 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-impl DiskFile for File {
-    fn write_at(&self, mut slices: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
-        while !slices.is_empty() {
-            // A call takes 1,024 pieces at most.
-            let some = slices.get(..slices.len().min(1024)).unwrap_or_default();
-            match rustix::io::pwritev(self, some, at) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    at += written as u64;
-                    IoSlice::advance_slices(&mut slices, written);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+/// Calls `write` until all is written.
+pub(super) fn write_all(
+    mut slices: &mut [IoSlice<'_>],
+    mut at: u64,
+    mut write: impl FnMut(&[IoSlice<'_>], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    // An empty one at the front would look as if nothing could be written.
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        // A call takes 1,024 pieces at most.
+        let some = slices.get(..slices.len().min(1024)).unwrap_or_default();
+        match write(some, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut slices, written);
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// Calls `read` until the buffer is full or there is no more.
+pub(super) fn fill(
+    mut buffer: &mut [u8],
+    mut at: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut total = 0;
+    while !buffer.is_empty() {
+        match read(buffer, at) {
+            Ok(0) => break,
+            Ok(some) => {
+                total += some;
+                at += some as u64;
+                buffer = buffer.get_mut(some..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+impl DiskFile for File {
+    fn write_at(&self, slices: &mut [IoSlice<'_>], at: u64) -> io::Result<()> {
+        write_all(slices, at, |some, at| Ok(rustix::io::pwritev(self, some, at)?))
     }
 
-    fn read_at(&self, mut buffer: &mut [u8], mut at: u64) -> io::Result<usize> {
-        let mut total = 0;
-        while !buffer.is_empty() {
-            match FileExt::read_at(self, buffer, at) {
-                Ok(0) => break,
-                Ok(read) => {
-                    total += read;
-                    at += read as u64;
-                    buffer = buffer.get_mut(read..).unwrap_or_default();
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(total)
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        fill(buffer, at, |buffer, at| FileExt::read_at(self, buffer, at))
     }
 
     fn sync(&self) -> io::Result<()> {

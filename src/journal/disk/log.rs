@@ -8,7 +8,10 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -78,6 +81,8 @@ pub(super) struct Segment {
     bytes: u64,
     file: Arc<dyn DiskFile>,
     extent: Mutex<Extent>,
+    /// Writing to it failed: it is not written over.
+    is_faulty: AtomicBool,
 }
 
 impl Segment {
@@ -190,7 +195,8 @@ impl Segment {
         let mut want = CHUNK_BYTES;
         loop {
             let left = usize::try_from(len - place.at).unwrap_or(usize::MAX);
-            let mut buffer = vec![0; want.min(left)];
+            let asked = want.min(left);
+            let mut buffer = vec![0; asked];
             let read = self.file.read_at(&mut buffer, place.at)?;
             buffer.truncate(read);
             if read == 0 {
@@ -198,7 +204,9 @@ impl Segment {
                 place.at = len;
                 return Ok(Vec::new());
             }
-            let scanned = scan(self.nonce, &Bytes::from(buffer), read >= left, place, &self.path);
+            // Less than was asked for: it was cut off, and there is no more.
+            let is_all = read == left || read < asked;
+            let scanned = scan(self.nonce, &Bytes::from(buffer), is_all, place, &self.path);
             match scanned {
                 Scanned::Found(found) => return Ok(found),
                 Scanned::Longer(bytes) => want = bytes,
@@ -317,6 +325,8 @@ pub(super) struct Log {
     active: Option<Arc<Segment>>,
     /// A consumed file to be written over: its blocks and pages are there already.
     spare: Option<PathBuf>,
+    /// Files that count and that nobody needs, but which could not be removed: tried again.
+    left: Vec<(PathBuf, u64)>,
     next: u64,
     items: u64,
     nonces: u64,
@@ -347,6 +357,10 @@ fn segment_name(base: u64) -> String {
     format!("{base:020}.log")
 }
 
+fn base_of(stem: &str) -> Option<u64> {
+    stem.parse().ok().filter(|base| format!("{base:020}") == stem)
+}
+
 impl Log {
     /// Opens a shard's directory and takes stock of what is in it. `end_min`: no offset below it is given out again.
     pub(super) fn open(
@@ -358,25 +372,30 @@ impl Log {
         now: UnixNanos,
     ) -> Result<(Self, Recovered), OpenError> {
         let io = |cause| OpenError::Io { path: directory.display().to_string(), cause };
-        let mut bases = Vec::new();
+        let (mut bases, mut extents) = (Vec::new(), Vec::new());
         for name in disk.list(&directory).map_err(io)? {
             let path = directory.join(&name);
-            if let Some(base) =
-                name.strip_suffix(".log").filter(|base| base.len() == 20).and_then(|base| base.parse::<u64>().ok())
-            {
+            if let Some(base) = name.strip_suffix(".log").and_then(base_of) {
                 bases.push(base);
+            } else if let Some(base) = name.strip_suffix(".extent").and_then(base_of) {
+                extents.push((base, path));
             } else if matches!(path.extension().and_then(|extension| extension.to_str()), Some("spare" | "new")) {
                 disk.remove(&path).map_err(io)?;
             }
         }
         bases.sort_unstable();
+        for (base, path) in extents {
+            if bases.binary_search(&base).is_err() {
+                disk.remove(&path).map_err(io)?;
+            }
+        }
         let mut recovered = Recovered::default();
         let mut segments: VecDeque<Arc<Segment>> = VecDeque::new();
         let mut nonces = now.0;
         for (number, base) in bases.iter().enumerate() {
             let path = directory.join(segment_name(*base));
             let limit = bases.get(number + 1).copied().unwrap_or(u64::MAX);
-            let Some(segment) = recover(&*disk, &path, *base, limit, &mut recovered)? else { continue };
+            let Some(segment) = recover(&*disk, &path, *base, limit, options.sync, &mut recovered)? else { continue };
             nonces = nonces.max(segment.nonce + 1);
             quota.force(segment.bytes);
             segments.push_back(Arc::new(segment));
@@ -392,6 +411,7 @@ impl Log {
             segments: Arc::new(Segments(Mutex::new(segments))),
             active: None,
             spare: None,
+            left: Vec::new(),
             next,
             items,
             nonces,
@@ -453,6 +473,7 @@ impl Log {
             .and_then(|()| if self.options.sync { segment.file.sync() } else { Ok(()) });
         if let Err(cause) = written {
             // What of the group is on disk is not known, and the kernel may call it clean: the file is not written to or synced again.
+            segment.is_faulty.store(true, Ordering::Relaxed);
             self.seal();
             let path = segment.path.display().to_string();
             error!(file = path, error = %cause, "writing to the journal failed: this segment is closed, its last group was refused");
@@ -481,14 +502,16 @@ impl Log {
         };
         self.nonces += 1;
         let path = self.directory.join(segment_name(self.next));
-        // A segment of which nothing counted may stand in the way.
-        if self.segments.0.lock().iter().all(|segment| segment.path != path) {
-            drop(self.disk.remove(&path));
-        }
         let failed = |cause: io::Error| {
             let path = path.display().to_string();
             if is_full(&cause) { WriteError::Full(format!("{path}: {cause}")) } else { WriteError::Disk { path, cause } }
         };
+        // A segment of which nothing counted may stand in the way.
+        self.tidy();
+        if self.left.iter().any(|(left, _)| *left == path) {
+            return Err(failed(io::Error::other("what is left there cannot be removed")));
+        }
+        drop(self.disk.remove(&path));
         let file = self.new_file(&path, size).map_err(|error| match error {
             NewFile::Quota(message) => WriteError::Full(message),
             NewFile::Io(cause) => failed(cause),
@@ -497,13 +520,20 @@ impl Log {
             if self.options.sync { file.sync().and_then(|()| self.disk.sync_directory(&self.directory)) } else { Ok(()) }
         });
         if let Err(cause) = begun {
-            drop(self.disk.remove(&path));
-            self.quota.give_back(size);
-            return Err(failed(cause));
+            let failed = failed(cause);
+            self.discard(path, size);
+            return Err(failed);
         }
         let extent = Extent { end: self.next, len: SEGMENT_HEADER_BYTES as u64, items: self.items, sums: Sums::default() };
-        let segment =
-            Arc::new(Segment { path, base: self.next, nonce: header.nonce, bytes: size, file, extent: Mutex::new(extent) });
+        let segment = Arc::new(Segment {
+            path,
+            base: self.next,
+            nonce: header.nonce,
+            bytes: size,
+            file,
+            extent: Mutex::new(extent),
+            is_faulty: AtomicBool::new(false),
+        });
         self.segments.0.lock().push_back(segment.clone());
         self.active = Some(segment.clone());
         Ok(segment)
@@ -517,9 +547,9 @@ impl Log {
             if let Ok(file) = reused {
                 return Ok(file);
             }
-            drop(self.disk.remove(&spare));
+            // It has one of the two names.
             drop(self.disk.remove(path));
-            self.quota.give_back(size);
+            self.discard(spare, size);
         }
         self.quota.take(size).map_err(NewFile::Quota)?;
         self.disk.create(path, size).map_err(|error| {
@@ -528,10 +558,15 @@ impl Log {
         })
     }
 
-    /// Closes the active segment: says beside it what of it counts.
+    /// Closes the active segment: says beside it what of it counts. Where nothing does it goes, and its name is the next one's.
     pub(super) fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
         let extent = active.extent();
+        if extent.end == active.base {
+            self.segments.0.lock().retain(|segment| !Arc::ptr_eq(segment, &active));
+            self.discard(active.path.clone(), active.bytes);
+            return;
+        }
         if let Err(error) = write_extent(&*self.disk, &active, &extent, self.options.sync) {
             // The next start reads the whole segment instead.
             warn!(file = %active.path.display(), %error, "the extent of a segment could not be written beside it");
@@ -540,6 +575,8 @@ impl Log {
 
     /// Lets segments go of which every record lies below `offset`.
     pub(super) fn retire(&mut self, offset: u64) {
+        self.tidy();
+        let mut is_changed = false;
         loop {
             let first = {
                 let mut segments = self.segments.0.lock();
@@ -551,28 +588,46 @@ impl Log {
                     _ => None,
                 }
             };
-            let Some(first) = first else { return };
+            let Some(first) = first else { break };
+            is_changed = true;
             drop(self.disk.remove(&first.path.with_extension("extent")));
-            if self.spare.is_none() && first.bytes == self.options.segment_bytes {
+            let is_sound = !first.is_faulty.load(Ordering::Relaxed);
+            if is_sound && self.spare.is_none() && first.bytes == self.options.segment_bytes {
                 let spare = first.path.with_extension("spare");
                 if self.disk.rename(&first.path, &spare).is_ok() {
                     self.spare = Some(spare);
                     continue;
                 }
             }
-            match self.disk.remove(&first.path) {
-                Ok(()) => self.quota.give_back(first.bytes),
-                Err(error) => warn!(file = %first.path.display(), %error, "a consumed segment cannot be removed"),
+            self.discard(first.path.clone(), first.bytes);
+        }
+        if is_changed && self.options.sync {
+            // Otherwise a power cut brings them back, and with them a journal that is full of nothing.
+            drop(self.disk.sync_directory(&self.directory));
+        }
+    }
+
+    /// Removes a file and gives its room back; later, where that cannot be now.
+    fn discard(&mut self, path: PathBuf, bytes: u64) {
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(file = %path.display(), %error, "a file of the journal that is not needed any more cannot be removed now");
+                self.left.push((path, bytes));
             }
+            _ => self.quota.give_back(bytes),
+        }
+    }
+
+    fn tidy(&mut self) {
+        for (path, bytes) in std::mem::take(&mut self.left) {
+            self.discard(path, bytes);
         }
     }
 
     /// Gives the spare file's room back.
     pub(super) fn drop_spare(&mut self) {
-        if let Some(spare) = self.spare.take()
-            && self.disk.remove(&spare).is_ok()
-        {
-            self.quota.give_back(self.options.segment_bytes);
+        if let Some(spare) = self.spare.take() {
+            self.discard(spare, self.options.segment_bytes);
         }
     }
 }
@@ -595,7 +650,14 @@ pub enum OpenError {
 }
 
 /// Takes stock of a segment. `None`: there is nothing in it that counts.
-fn recover(disk: &dyn Disk, path: &Path, base: u64, limit: u64, recovered: &mut Recovered) -> Result<Option<Segment>, OpenError> {
+fn recover(
+    disk: &dyn Disk,
+    path: &Path,
+    base: u64,
+    limit: u64,
+    sync: bool,
+    recovered: &mut Recovered,
+) -> Result<Option<Segment>, OpenError> {
     let io = |cause| OpenError::Io { path: path.display().to_string(), cause };
     let file = disk.open(path).map_err(io)?;
     let bytes = file.len().map_err(io)?;
@@ -628,6 +690,7 @@ fn recover(disk: &dyn Disk, path: &Path, base: u64, limit: u64, recovered: &mut 
         bytes,
         file,
         extent: Mutex::new(Extent { end: base, len: SEGMENT_HEADER_BYTES as u64, items: 0, sums: Sums::default() }),
+        is_faulty: AtomicBool::new(false),
     };
     let sealed = read_extent(disk, &segment).map_err(io)?.filter(|extent| extent.end <= limit && extent.len <= bytes);
     if let Some(extent) = sealed {
@@ -669,7 +732,11 @@ fn recover(disk: &dyn Disk, path: &Path, base: u64, limit: u64, recovered: &mut 
     if extent.len < bytes && segment.file.set_len(extent.len).is_ok() {
         segment.bytes = extent.len;
     }
-    write_extent(disk, &segment, &extent, true).map_err(io)?;
+    if sync {
+        // What is shown from now on lasts: a group may have been whole only in memory when the process was killed.
+        segment.file.sync().map_err(io)?;
+    }
+    write_extent(disk, &segment, &extent, sync).map_err(io)?;
     *segment.extent.lock() = extent;
     Ok(Some(segment))
 }

@@ -24,6 +24,8 @@ mod quota;
 mod shard;
 mod state;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::{
