@@ -22,9 +22,9 @@ mod names;
 mod place;
 mod quota;
 mod shard;
-mod state;
 #[cfg(test)]
 mod simulation;
+mod state;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{
     cursors::{CursorFile, Opened, Saved, Standing},
-    files::{Disk, DiskFile, fill, write_all},
+    files::{Disk, DiskFile, fill, read_whole, replace, write_all},
     log::{Entry, Found, Log, Options, ReadPlace, WriteError},
     quota::Quota,
 };
@@ -634,6 +634,8 @@ impl Run {
             *saved = found.consumers.get(name).cloned().unwrap_or_default();
         }
         self.standing.end = found.end;
+        let lowest = found.consumers.values().map(|saved| saved.committed).min().unwrap_or(0);
+        assert!(lowest >= self.retired, "let go up to {}, and a consumer stands at {lowest}", self.retired);
         self.after_kill = vec![found.clone()];
         if self.after_cut.is_empty() {
             self.after_cut.push(Standing::default());
@@ -806,7 +808,9 @@ impl Run {
             drop(state);
             self.after_kill.clone_from(&self.after_cut);
             if !self.options.sync {
+                // Nothing was promised.
                 self.acknowledged.clear();
+                self.retired = 0;
             }
         }
     }
@@ -1035,5 +1039,17 @@ fn places_written_after_the_last_sync_never_cost_the_synced_ones() {
         disk.0.lock().power_cut();
         let (_, found) = CursorFile::open(Arc::new(disk), Path::new(DIRECTORY)).unwrap();
         assert!(matches!(found, Opened::Found(found) if found.end >= 2), "seed {seed}");
+    }
+}
+
+#[test]
+fn replacing_a_file_leaves_those_alone_that_differ_by_their_extension() {
+    let disk = SimDisk::new(5, false);
+    let paths = ["/journal/a.new", "/journal/a.b"].map(Path::new);
+    for path in paths.iter().chain(&paths) {
+        replace(&disk, path, path.to_str().unwrap().as_bytes(), true).unwrap();
+    }
+    for path in paths {
+        assert_eq!(read_whole(&disk, path, 100).unwrap().as_deref(), path.to_str().map(str::as_bytes));
     }
 }
