@@ -57,6 +57,8 @@ pub enum Command {
     ScrapeConfig(ScrapeConfigArgs),
     /// Print the largest part of a Collector file that runs here, and what was left out.
     Migrate(MigrateArgs),
+    /// Look at the journal on disk, also while weir runs on it.
+    Journal(JournalArgs),
     /// Send the telemetry of an emulated shop, made by the official SDK.
     Demo(crate::demo::DemoArgs),
     /// Print a completion script.
@@ -191,6 +193,115 @@ pub enum ConfigForm {
 pub enum Mode {
     Redacted,
     Unredacted,
+}
+
+/// Where the journal lies, found as `weir run` finds it, and what to do with it.
+#[derive(Debug, Clone, Args)]
+pub struct JournalArgs {
+    #[command(flatten)]
+    pub place: JournalPlace,
+    #[command(subcommand)]
+    pub command: JournalCommand,
+}
+
+/// Which journal.
+#[derive(Debug, Clone, Default, Args)]
+pub struct JournalPlace {
+    /// The directory of the journal. Default: what the configuration says, else the first of the usual places that holds one.
+    #[arg(long, value_name = "DIRECTORY", env = "WEIR_DATA_DIR", global = true)]
+    pub data_dir: Option<String>,
+    /// The configuration that weir runs: tells where the journal lies, and which consumer reads which receiver.
+    #[arg(long = "config", short = 'c', value_name = "URI", env = "WEIR_CONFIG", hide_env_values = true, global = true)]
+    pub config: Vec<String>,
+    /// Sets one value after all files, as for `run`.
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
+    pub set: Vec<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum JournalCommand {
+    /// What lies in each topic, and where each consumer stands.
+    Ls {
+        #[arg(long)]
+        json: bool,
+    },
+    /// One line a record: offset, time received, source, items, bytes, and the keys of the context that came with it.
+    Inspect(InspectArgs),
+    /// Check every record and every file; exit code 1 when something is damaged.
+    Verify {
+        /// A topic alone.
+        #[arg(value_name = "TOPIC")]
+        topic: Option<String>,
+    },
+    /// Print records as lines of OTLP/JSON, one a record.
+    Dump(DumpArgs),
+    /// Where a trace is: the records that hold parts of it, and which consumers have them.
+    ///
+    /// A record is gone from the journal once every consumer has passed it, and a little later its segment is deleted. What is not found here was
+    /// delivered to all, was dropped with a reason that `weir journal ls` counts, or never came in.
+    Where {
+        /// 32 hexadecimal digits.
+        #[arg(value_name = "TRACE_ID", value_parser = trace_id)]
+        trace_id: TraceId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let go what is held for a consumer that is no longer in the configuration, or a whole topic. weir must not run on the directory.
+    Rm(RmArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// As `weir journal ls` names it.
+    #[arg(value_name = "TOPIC")]
+    pub topic: String,
+    /// The first offset.
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    pub from: u64,
+    /// At most so many records; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DumpArgs {
+    /// A topic alone.
+    #[arg(value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Only of resources with this service.name.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only spans and log records of this trace, and data points with an exemplar of it.
+    #[arg(long, value_name = "TRACE_ID", value_parser = trace_id)]
+    pub trace_id: Option<TraceId>,
+    /// The first offset.
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, requires = "topic")]
+    pub from: u64,
+    /// At most so many lines; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub limit: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RmArgs {
+    /// A consumer, as `weir journal ls` names it.
+    #[arg(long, value_name = "NAME", required_unless_present = "topic", conflicts_with = "topic")]
+    pub consumer: Option<String>,
+    /// A topic with all its records and places.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Do it; without it only what would go is said.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// 16 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceId(pub [u8; 16]);
+
+fn trace_id(text: &str) -> Result<TraceId, String> {
+    let digits = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32 && !text.starts_with('+'));
+    digits.map(|id| TraceId(id.to_be_bytes())).ok_or_else(|| "expected 32 hexadecimal digits".to_owned())
 }
 
 /// A variable that is set to nothing, as compose files do, is one that is not set.

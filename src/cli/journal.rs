@@ -48,6 +48,28 @@ pub(super) fn persistence(file: &File) -> Result<Option<Persistence>, String> {
     }
 }
 
+/// The directory in which the journal of a configuration lies, for those who only look: nothing is made there.
+///
+/// # Errors
+/// The configuration keeps none, or none is found in the usual places.
+pub(super) fn directory(file: &File) -> Result<PathBuf, String> {
+    if file.journal.mode == JournalMode::Memory {
+        return Err("this configuration keeps its journal in memory (`journal::mode`): there is nothing on disk".to_owned());
+    }
+    if let Some((directory, _)) = asked_for(file) {
+        return Ok(directory);
+    }
+    let mut places = usual(&Machine);
+    if let Some(at) = places.iter().position(|place| place.join("FORMAT").exists()) {
+        return Ok(places.swap_remove(at));
+    }
+    let tried: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+    Err(format!(
+        "no journal that this user may read was found in {}; name its directory with --data-dir, or the file that weir runs with --config",
+        tried.join(", ")
+    ))
+}
+
 /// `--data-dir`, `WEIR_DATA_DIR` and `journal::directory` are one by now; then the directory of a `file_storage` that runs.
 fn asked_for(file: &File) -> Option<(PathBuf, &'static str)> {
     if let Some(directory) = &file.journal.directory {

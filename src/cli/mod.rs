@@ -5,6 +5,7 @@
 
 pub mod arguments;
 mod journal;
+mod journal_commands;
 mod loops;
 mod migrate;
 mod run;
@@ -38,6 +39,7 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         Some(Command::PrintConfig(args)) => show::print_config(&args),
         Some(Command::ScrapeConfig(args)) => show::scrape_config(&args),
         Some(Command::Migrate(args)) => migrate::migrate(&args),
+        Some(Command::Journal(args)) => journal_commands::journal(&args),
         Some(Command::Demo(args)) => run::demo(args),
         Some(Command::Completion { shell }) => show::completion(shell),
     }

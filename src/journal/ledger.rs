@@ -141,7 +141,11 @@ impl Lag {
     }
 
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self { records: self.records + other.records, items: self.items + other.items, bytes: self.bytes + other.bytes }
+        Self {
+            records: self.records.saturating_add(other.records),
+            items: self.items.saturating_add(other.items),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 
     pub(crate) fn minus(self, other: Self) -> Self {

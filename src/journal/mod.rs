@@ -21,7 +21,7 @@ mod tests;
 mod topic;
 
 pub use cursor::{Accounts, Cursor, Marks, Place, Settled, Waker};
-pub use disk::{Directory, DirectoryError, DiskShard, Persistence, StateError, StateFile, choose_directory};
+pub use disk::{Directory, DirectoryError, DiskShard, Persistence, StateError, StateFile, choose_directory, inspect};
 pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
 pub use memory::MemoryShard;
 pub use shard::{Appended, Appending, Mark, Shard, Unread};

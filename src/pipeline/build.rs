@@ -625,7 +625,7 @@ fn subscribe(
     for (topic, sources) in &planned.reads {
         let Some(topic) = topics.get(*topic) else { continue };
         let subscriber = Subscriber {
-            name: format!("{} in pipeline {}", planned.component, planned.pipeline).into(),
+            name: planned.subscriber_name().into(),
             sources: Sources::of(sources.iter().map(source)),
             bound: policy.bound,
             on_overflow: policy.on_overflow,

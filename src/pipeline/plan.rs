@@ -50,6 +50,13 @@ pub struct PlannedConsumer {
     pub renders: Vec<ComponentId>,
 }
 
+impl PlannedConsumer {
+    /// The name under which its place stands in the journal.
+    pub fn subscriber_name(&self) -> String {
+        format!("{} in pipeline {}", self.component, self.pipeline)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedConnector {
     pub id: ComponentId,

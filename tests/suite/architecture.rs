@@ -48,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "extensions",
             "internal_telemetry",
             "journal",
+            "otlp",
             "pipeline",
             "processors",
             "receivers",

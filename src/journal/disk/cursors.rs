@@ -56,6 +56,13 @@ impl Standing {
         bytes
     }
 
+    /// The newest of the slots that are whole.
+    fn newest(bytes: &[u8]) -> Option<Self> {
+        // A slot is a multiple of this; how many there are does not matter.
+        let slots = (0..bytes.len()).step_by(SLOT_BYTES_MIN).filter_map(|at| bytes.get(at..));
+        slots.filter_map(Self::decode).max_by_key(|standing| standing.sequence)
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut numbers = Numbers(bytes.strip_prefix(MAGIC)?);
         let (len, sum) = (numbers.u32()?, numbers.u32()?);
@@ -121,18 +128,17 @@ pub(super) enum Opened {
     Damaged,
 }
 
+impl Opened {
+    pub(super) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        let bytes = read_whole(disk, path, FILE_BYTES_MAX)?;
+        Ok(bytes.map_or(Self::New, |bytes| Standing::newest(&bytes).map_or(Self::Damaged, Self::Found)))
+    }
+}
+
 impl CursorFile {
     pub(super) fn open(disk: Arc<dyn Disk>, directory: &Path) -> io::Result<(Self, Opened)> {
         let path = directory.join("cursors");
-        let opened = match read_whole(&*disk, &path, FILE_BYTES_MAX)? {
-            None => Opened::New,
-            Some(bytes) => {
-                // A slot is a multiple of this; how many there are does not matter.
-                let slots = (0..bytes.len()).step_by(SLOT_BYTES_MIN).filter_map(|at| bytes.get(at..));
-                let newest = slots.filter_map(Standing::decode).max_by_key(|standing| standing.sequence);
-                newest.map_or(Opened::Damaged, Opened::Found)
-            }
-        };
+        let opened = Opened::read(&*disk, &path)?;
         let sequence = if let Opened::Found(standing) = &opened { standing.sequence } else { 0 };
         Ok((Self { disk, path, file: None, slot_bytes: 0, sequence, synced: 0, written: 0 }, opened))
     }

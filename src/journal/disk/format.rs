@@ -84,22 +84,18 @@ impl SegmentHeader {
             return Err(HeaderError::Foreign);
         }
         let at = At(bytes);
+        // Newer versions keep the checksum where it is: a damaged number is no newer version.
+        let sum = bytes.get(..SEGMENT_HEADER_BYTES - 4).map(crc32c::crc32c);
+        if sum != Some(at.u32(SEGMENT_HEADER_BYTES - 4)) {
+            return Err(HeaderError::Damaged);
+        }
         let version = at.u16(8);
         if version > VERSION {
             return Err(HeaderError::Newer(version));
         }
-        let sum = bytes.get(..SEGMENT_HEADER_BYTES - 4).map(crc32c::crc32c);
         let signal = bytes.get(10).and_then(|ordinal| Signal::ALL.get(usize::from(*ordinal)));
-        match (sum, signal) {
-            (Some(sum), Some(signal)) if sum == at.u32(SEGMENT_HEADER_BYTES - 4) => Ok(Self {
-                signal: *signal,
-                shard: at.u16(12),
-                base: at.u64(16),
-                nonce: at.u64(24),
-                created: UnixNanos(at.u64(32)),
-            }),
-            _ => Err(HeaderError::Damaged),
-        }
+        let signal = *signal.ok_or(HeaderError::Damaged)?;
+        Ok(Self { signal, shard: at.u16(12), base: at.u64(16), nonce: at.u64(24), created: UnixNanos(at.u64(32)) })
     }
 }
 
@@ -152,7 +148,9 @@ impl RecordHeader {
             items: at.u64(40),
             items_before: at.u64(48),
         };
-        (header.bytes() <= RECORD_BYTES_MAX).then_some(header)
+        // Numbers that nobody reaches by counting are damage, and are not to be added to.
+        let is_countable = header.offset < u64::MAX && header.items_before.checked_add(header.items).is_some();
+        (is_countable && header.bytes() <= RECORD_BYTES_MAX).then_some(header)
     }
 
     /// The whole record, padding included.

@@ -48,7 +48,11 @@ pub(super) struct Options {
 pub(super) struct Sums(Vec<(u16, Lag)>);
 
 impl Sums {
-    fn add(&mut self, header: &RecordHeader) {
+    pub(super) fn each(&self) -> impl Iterator<Item = (u16, Lag)> + '_ {
+        self.0.iter().copied()
+    }
+
+    pub(super) fn add(&mut self, header: &RecordHeader) {
         let one = Lag { records: 1, items: header.items, bytes: u64::from(header.payload_len) };
         match self.0.iter_mut().find(|(source, _)| *source == header.source) {
             Some((_, sum)) => *sum = sum.plus(one),
@@ -86,6 +90,20 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    /// One to be looked at, of which nothing counts yet.
+    pub(super) fn new(path: PathBuf, header: &SegmentHeader, bytes: u64, file: Arc<dyn DiskFile>) -> Self {
+        let extent = Extent { end: header.base, len: SEGMENT_HEADER_BYTES as u64, items: 0, sums: Sums::default() };
+        Self {
+            path,
+            base: header.base,
+            nonce: header.nonce,
+            bytes,
+            file,
+            extent: Mutex::new(extent),
+            is_faulty: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn extent(&self) -> Extent {
         self.extent.lock().clone()
     }
@@ -95,10 +113,17 @@ impl Segment {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ReadPlace {
     base: u64,
-    at: u64,
+    pub(super) at: u64,
     /// The next offset.
-    offset: u64,
+    pub(super) offset: u64,
     items: Option<u64>,
+}
+
+impl ReadPlace {
+    /// Where the segment with this base begins.
+    pub(super) fn start_of(base: u64) -> Self {
+        Self { base, at: SEGMENT_HEADER_BYTES as u64, offset: base, items: None }
+    }
 }
 
 /// What a reader finds.
@@ -134,7 +159,7 @@ impl Segments {
         let mut found = Vec::new();
         let Some(segment) = self.holding(offset) else { return Ok(found) };
         if place.base != segment.base || place.offset > offset || place.at < SEGMENT_HEADER_BYTES as u64 {
-            *place = ReadPlace { base: segment.base, at: SEGMENT_HEADER_BYTES as u64, offset: segment.base, items: None };
+            *place = ReadPlace::start_of(segment.base);
         }
         let (from, len) = (offset.max(segment.base), segment.extent.lock().len);
         if offset < segment.base {
@@ -171,8 +196,7 @@ impl Segments {
             if offset <= segment.base {
                 lag = lag.plus(extent.sums.of(&takes));
             } else if offset < extent.end {
-                let mut place =
-                    ReadPlace { base: segment.base, at: SEGMENT_HEADER_BYTES as u64, offset: segment.base, items: None };
+                let mut place = ReadPlace::start_of(segment.base);
                 while place.at < extent.len {
                     for one in segment.chunk(&mut place, extent.len)? {
                         if let Found::Record(stored) = one
@@ -191,7 +215,7 @@ impl Segments {
 
 impl Segment {
     /// The records of the next piece of the segment, and what is damaged between them.
-    fn chunk(&self, place: &mut ReadPlace, len: u64) -> io::Result<Vec<Found>> {
+    pub(super) fn chunk(&self, place: &mut ReadPlace, len: u64) -> io::Result<Vec<Found>> {
         let mut want = CHUNK_BYTES;
         loop {
             let left = usize::try_from(len - place.at).unwrap_or(usize::MAX);
@@ -353,7 +377,7 @@ impl Recovered {
     }
 }
 
-fn segment_name(base: u64) -> String {
+pub(super) fn segment_name(base: u64) -> String {
     format!("{base:020}.log")
 }
 
@@ -683,15 +707,7 @@ fn recover(
             return Ok(None);
         }
     };
-    let mut segment = Segment {
-        path: path.to_owned(),
-        base,
-        nonce: header.nonce,
-        bytes,
-        file,
-        extent: Mutex::new(Extent { end: base, len: SEGMENT_HEADER_BYTES as u64, items: 0, sums: Sums::default() }),
-        is_faulty: AtomicBool::new(false),
-    };
+    let mut segment = Segment::new(path.to_owned(), &header, bytes, file);
     let sealed = read_extent(disk, &segment).map_err(io)?.filter(|extent| extent.end <= limit && extent.len <= bytes);
     if let Some(extent) = sealed {
         if extent.end == base {
@@ -702,7 +718,7 @@ fn recover(
         return Ok(Some(segment));
     }
     // It was being written when the process or the machine stopped: every record is looked at.
-    let mut place = ReadPlace { base, at: SEGMENT_HEADER_BYTES as u64, offset: base, items: None };
+    let mut place = ReadPlace::start_of(base);
     let mut extent = segment.extent();
     // Damage counts as loss once something whole follows it; at the end it is a write that was torn, and never acknowledged.
     let mut torn: Vec<Found> = Vec::new();
@@ -763,7 +779,7 @@ fn write_extent(disk: &dyn Disk, segment: &Segment, extent: &Extent, sync: bool)
 }
 
 /// `None`: there is no such file, or it is another segment's, or damaged; the segment itself tells all.
-fn read_extent(disk: &dyn Disk, segment: &Segment) -> io::Result<Option<Extent>> {
+pub(super) fn read_extent(disk: &dyn Disk, segment: &Segment) -> io::Result<Option<Extent>> {
     let Some(bytes) = read_whole(disk, &segment.path.with_extension("extent"), 4 << 20)? else { return Ok(None) };
     let Some((content, sum)) = bytes.split_last_chunk::<8>() else { return Ok(None) };
     if u64::from_le_bytes(*sum) != u64::from(crc32c::crc32c(content)) {

@@ -17,6 +17,7 @@
 mod cursors;
 mod files;
 mod format;
+pub mod inspect;
 mod log;
 mod names;
 mod place;

@@ -180,6 +180,9 @@ fn headers_say_what_was_put_into_them() {
     let mut bytes = header.encode();
     assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
     bytes[8] = 2;
+    assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged), "a flipped bit is no newer version");
+    let sum = crc32c::crc32c(&bytes[..60]).to_le_bytes();
+    bytes[60..].copy_from_slice(&sum);
     assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Newer(2)));
     let record = RecordHeader {
         payload_len: 10,

@@ -1,0 +1,658 @@
+//! `weir journal`: what lies on disk, for whom, and whether it is whole.
+
+use std::{
+    fmt::Write as _,
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    FAILED, WRONG,
+    arguments::{ConfigArgs, DumpArgs, InspectArgs, JournalArgs, JournalCommand, JournalPlace, RmArgs, TraceId},
+    journal,
+    run::say,
+    start::{self, TABLES},
+};
+use crate::{
+    journal::{
+        Lag,
+        inspect::{ConsumerStock, Entry, InspectError, Journal, JournalRecord, LostRecords, Places, ShardView, Stock, What},
+    },
+    otlp::{
+        edit::{AttributesWriter, Edit, Editor, Place, edit},
+        json,
+        view::{LogRecordView, MetricView, PointView, ResourceView, SpanView},
+    },
+    pipeline::{File, Plan},
+    runtime::Clock,
+    signal::{Signal, UnixNanos},
+};
+
+/// Why a command ends early.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("{0}")]
+    Wrong(String),
+    #[error(transparent)]
+    Journal(#[from] InspectError),
+    #[error("stdout: {0}")]
+    Out(#[from] io::Error),
+    /// Diagnostics were shown already.
+    #[error("the configuration does not load")]
+    Shown,
+}
+
+pub(super) fn journal(args: &JournalArgs) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = execute(args, &mut out).and_then(|code| {
+        out.flush()?;
+        Ok(code)
+    });
+    match done {
+        Ok(code) => ExitCode::from(code),
+        // Who reads it has seen enough.
+        Err(Failed::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failed::Shown) => ExitCode::from(WRONG),
+        Err(error) => {
+            say(&format!("weir: {error}"));
+            ExitCode::from(if matches!(error, Failed::Wrong(_)) { WRONG } else { FAILED })
+        }
+    }
+}
+
+/// Returns the exit code.
+fn execute(args: &JournalArgs, out: &mut dyn Write) -> Result<u8, Failed> {
+    let found = Found::of(&args.place)?;
+    match &args.command {
+        JournalCommand::Ls { json } => ls(&found, *json, out),
+        JournalCommand::Inspect(args) => inspect(&found.journal, args, out),
+        JournalCommand::Verify { topic } => verify(&found.journal, topic.as_deref(), out),
+        JournalCommand::Dump(args) => dump(&found.journal, args, out),
+        JournalCommand::Where { trace_id, json } => locate(&found, *trace_id, *json, out),
+        JournalCommand::Rm(args) => rm(&found, args, out),
+    }
+}
+
+/// A journal, and what its configuration says of it.
+struct Found {
+    journal: Journal,
+    /// Of a configuration that was named.
+    plan: Option<Plan>,
+}
+
+impl Found {
+    fn of(place: &JournalPlace) -> Result<Self, Failed> {
+        let directory = place.data_dir.as_ref().filter(|directory| !directory.is_empty());
+        let names_config = place.config.iter().any(|uri| !uri.is_empty());
+        let file = if names_config || directory.is_none() { Some(read(place)?) } else { None };
+        let path = match (directory, &file) {
+            (Some(directory), _) => PathBuf::from(directory),
+            (None, Some(file)) => journal::directory(file).map_err(Failed::Wrong)?,
+            (None, None) => return Err(Failed::Wrong("no directory was named".to_owned())),
+        };
+        let plan = file.filter(|_| names_config).map(|file| Plan::of(&file, &TABLES));
+        Ok(Self { journal: Journal::open(&path)?, plan })
+    }
+
+    /// Whether a consumer takes what a source appends; `None`: nobody said which configuration runs.
+    fn takes(&self, consumer: &str, source: &str) -> Option<bool> {
+        let plan = self.plan.as_ref()?;
+        let mut planned = plan.consumers.iter().filter(|planned| planned.subscriber_name() == consumer).peekable();
+        planned.peek()?;
+        Some(planned.any(|planned| planned.reads.iter().any(|(_, sources)| sources.iter().any(|id| id.as_str() == source))))
+    }
+
+    /// Whether a named configuration has the consumer.
+    fn has(&self, consumer: &str) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.consumers.iter().any(|planned| planned.subscriber_name() == consumer))
+    }
+
+    fn stock(&self, shard: &ShardView) -> Result<Stock, InspectError> {
+        shard.stock(&|consumer, source| self.takes(consumer, source))
+    }
+}
+
+/// The configuration, as far as it tells where the journal lies.
+fn read(place: &JournalPlace) -> Result<File, Failed> {
+    let args = ConfigArgs { config: place.config.clone(), set: place.set.clone(), ..ConfigArgs::default() };
+    let mut loaded = start::load_inputs(&args).map_err(|error| Failed::Wrong(error.to_string()))?;
+    let mut found = std::mem::take(&mut loaded.found);
+    let file = File::check(&loaded.node, &TABLES, &mut found);
+    file.filter(|_| !found.has_errors()).ok_or_else(|| {
+        start::show(&found, &loaded);
+        Failed::Shown
+    })
+}
+
+fn ls(found: &Found, as_json: bool, out: &mut dyn Write) -> Result<u8, Failed> {
+    let now = Clock::system().now();
+    let age = |at: Option<UnixNanos>| at.map(|at| Duration::from_nanos(now.0.saturating_sub(at.0)));
+    let mut all = Vec::new();
+    if !as_json {
+        writeln!(out, "{}", found.journal.path().display())?;
+    }
+    let shards = found.journal.shards()?;
+    if shards.is_empty() && !as_json {
+        writeln!(out, "  no topic yet")?;
+    }
+    for shard in shards {
+        let stock = found.stock(&shard)?;
+        if as_json {
+            let consumers: Vec<Value> = stock
+                .consumers
+                .iter()
+                .map(|consumer| {
+                    let dropped: serde_json::Map<_, _> =
+                        consumer.dropped.iter().map(|(reason, items)| (reason.as_str().to_owned(), json!(items))).collect();
+                    json!({
+                        "name": consumer.name,
+                        "held": amount(consumer.held),
+                        "held_is_exact": consumer.is_exact,
+                        "oldest_age_seconds": age(consumer.oldest).map(|age| age.as_secs_f64()),
+                        "committed": consumer.committed,
+                        "delivered": consumer.delivered,
+                        "dropped": dropped,
+                        "in_configuration": found.plan.as_ref().map(|_| found.has(&consumer.name)),
+                    })
+                })
+                .collect();
+            all.push(json!({
+                "topic": shard.topic,
+                "shard": shard.number,
+                "records": stock.records.records,
+                "items": stock.records.items,
+                "bytes": stock.records.bytes,
+                "bytes_on_disk": stock.bytes_on_disk,
+                "segments": stock.segments,
+                "oldest_age_seconds": age(stock.oldest).map(|age| age.as_secs_f64()),
+                "end": stock.end,
+                "places": match stock.places { Places::Whole => "whole", Places::None => "none", Places::Damaged => "damaged" },
+                "consumers": consumers,
+            }));
+            continue;
+        }
+        writeln!(
+            out,
+            "{}/{}  {}  oldest {}  {}  {} on disk  next offset {}",
+            shard.topic,
+            shard.number,
+            amount_text(stock.records),
+            age(stock.oldest).map_or_else(|| "-".to_owned(), span),
+            counted(stock.segments as u64, "segment"),
+            size(stock.bytes_on_disk),
+            stock.end,
+        )?;
+        if stock.places == Places::Damaged {
+            writeln!(out, "  the consumers' places are damaged: the next start delivers everything held once more")?;
+        }
+        for consumer in &stock.consumers {
+            writeln!(out, "  {}{}", consumer_text(consumer, age(consumer.oldest)), stranger(found, &consumer.name))?;
+        }
+    }
+    if as_json {
+        let whole = json!({ "directory": found.journal.path().display().to_string(), "shards": all });
+        writeln!(out, "{whole:#}")?;
+    }
+    Ok(0)
+}
+
+fn stranger(found: &Found, consumer: &str) -> &'static str {
+    if found.plan.is_some() && !found.has(consumer) { "  not in this configuration" } else { "" }
+}
+
+fn consumer_text(consumer: &ConsumerStock, oldest: Option<Duration>) -> String {
+    let bound = if consumer.is_exact { "" } else { "at most " };
+    let mut text = format!("{}  held {bound}{}", consumer.name, amount_text(consumer.held));
+    if let Some(oldest) = oldest {
+        write!(text, "  oldest {}", span(oldest)).expect("writing to a string does not fail");
+    }
+    write!(text, "  committed {}  delivered {}", consumer.committed, consumer.delivered)
+        .expect("writing to a string does not fail");
+    for (reason, items) in &consumer.dropped {
+        write!(text, "  dropped{{{}}} {items}", reason.as_str()).expect("writing to a string does not fail");
+    }
+    text
+}
+
+fn inspect(journal: &Journal, args: &InspectArgs, out: &mut dyn Write) -> Result<u8, Failed> {
+    let shards = journal.shards_of(Some(&args.topic))?;
+    let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
+    for shard in &shards {
+        let prefix = if shards.len() > 1 { format!("{}:", shard.number) } else { String::new() };
+        for entry in shard.records(args.from)? {
+            if left == 0 {
+                out.flush()?;
+                say(&format!("weir: there are more: --limit 0 shows all, --from N goes on (this showed {})", args.limit));
+                return Ok(0);
+            }
+            left -= 1;
+            match entry? {
+                Entry::Record(record) => writeln!(out, "{prefix}{}", record_text(&record))?,
+                Entry::Lost(lost) => writeln!(out, "{prefix}{}", lost_text(&lost))?,
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn record_text(record: &JournalRecord) -> String {
+    let mut text = format!(
+        "{}  {}  {}  {}  {}",
+        record.offset,
+        time(record.received),
+        record.source,
+        counted(record.items, "item"),
+        counted(record.payload.len() as u64, "byte"),
+    );
+    // Keys only: values may be somebody's.
+    let mut keys: Vec<String> = Vec::new();
+    keys.extend(record.context.peer.map(|_| "peer".to_owned()));
+    keys.extend(record.context.metadata.iter().map(|(key, _)| format!("metadata.{key}")));
+    keys.extend(record.context.auth.iter().map(|(key, _)| format!("auth.{key}")));
+    if !keys.is_empty() {
+        write!(text, "  {}", keys.join(",")).expect("writing to a string does not fail");
+    }
+    if let Some((topic, shard, offset)) = &record.derived_from {
+        write!(text, "  from {topic}/{shard} {offset}").expect("writing to a string does not fail");
+    }
+    text
+}
+
+fn lost_text(lost: &LostRecords) -> String {
+    let items = lost.items.map_or_else(String::new, |items| format!(", {}", counted(items, "item")));
+    let which = if lost.to > lost.offset + 1 { format!("{} to {}", lost.offset, lost.to - 1) } else { lost.offset.to_string() };
+    format!("{which}  damaged{items}  {}:{}", lost.path.display(), lost.at)
+}
+
+fn verify(journal: &Journal, topic: Option<&str>, out: &mut dyn Write) -> Result<u8, Failed> {
+    let mut written = Ok(());
+    let verified = journal.verify(topic, &mut |fault| {
+        let mut line = format!("{}:{}: {}", fault.path.display(), fault.at, fault.what);
+        if let Some(items) = fault.items.filter(|items| *items > 0) {
+            write!(line, " ({})", counted(items, "item")).expect("writing to a string does not fail");
+        }
+        if written.is_ok() {
+            written = writeln!(out, "{line}");
+        }
+    })?;
+    written?;
+    for note in &verified.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    writeln!(
+        out,
+        "{}, {}; {}",
+        counted(verified.shards as u64, "shard"),
+        counted(verified.segments as u64, "segment"),
+        amount_text(verified.records)
+    )?;
+    if verified.faults == 0 {
+        writeln!(out, "no fault")?;
+        return Ok(0);
+    }
+    let more = if verified.is_uncounted { " and those that nobody can count" } else { "" };
+    writeln!(
+        out,
+        "{}: {} lost, with {}{more}",
+        counted(verified.faults as u64, "fault"),
+        counted(verified.records_lost, "record"),
+        counted(verified.items_lost, "item")
+    )?;
+    Ok(FAILED)
+}
+
+/// Keeps what a person asked for.
+struct Filter<'a> {
+    service: Option<&'a str>,
+    trace_id: Option<TraceId>,
+}
+
+impl Filter<'_> {
+    fn keep(&self, trace_id: &[u8]) -> Edit {
+        if self.trace_id.is_none_or(|wanted| wanted.0 == *trace_id) { Edit::Keep } else { Edit::Drop }
+    }
+
+    /// What is left of a record; `None`: nothing.
+    fn apply(&mut self, signal: Signal, payload: &Bytes, items: u64) -> Option<(Bytes, u64)> {
+        if self.service.is_none() && self.trace_id.is_none() {
+            return Some((payload.clone(), items));
+        }
+        if self.trace_id.is_some_and(|id| memchr::memmem::find(payload, &id.0).is_none()) {
+            return None;
+        }
+        let edited = edit(signal, payload, self);
+        let left = items.saturating_sub(edited.dropped);
+        (left > 0).then_some((edited.payload, left))
+    }
+}
+
+impl Editor for Filter<'_> {
+    fn visits_items(&self) -> bool {
+        self.trace_id.is_some()
+    }
+
+    fn resource(&mut self, resource: &ResourceView<'_>, _: &mut AttributesWriter) -> Edit {
+        if self.service.is_none_or(|service| resource.service_name() == Some(service)) { Edit::Keep } else { Edit::Drop }
+    }
+
+    fn span(&mut self, _: &Place<'_>, span: &SpanView<'_>, _: &mut AttributesWriter) -> Edit {
+        self.keep(span.trace_id)
+    }
+
+    fn log_record(&mut self, _: &Place<'_>, record: &LogRecordView<'_>, _: &mut AttributesWriter) -> Edit {
+        self.keep(record.trace_id)
+    }
+
+    fn data_point(&mut self, _: &Place<'_>, _: &MetricView<'_>, point: &PointView<'_>, _: &mut AttributesWriter) -> Edit {
+        let Some(wanted) = self.trace_id else { return Edit::Keep };
+        let has = match point {
+            PointView::Number(point) => point.exemplars().any(|exemplar| exemplar.trace_id == wanted.0),
+            PointView::Histogram(point) => point.exemplars().any(|exemplar| exemplar.trace_id == wanted.0),
+            PointView::ExponentialHistogram(point) => point.exemplars().any(|exemplar| exemplar.trace_id == wanted.0),
+            PointView::Summary(_) => false,
+        };
+        if has { Edit::Keep } else { Edit::Drop }
+    }
+}
+
+fn dump(journal: &Journal, args: &DumpArgs, out: &mut dyn Write) -> Result<u8, Failed> {
+    let mut filter = Filter { service: args.service.as_deref(), trace_id: args.trace_id };
+    let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
+    let (mut line, mut code) = (Vec::new(), 0);
+    for shard in journal.shards_of(args.topic.as_deref())? {
+        for entry in shard.records(args.from)? {
+            if left == 0 {
+                return Ok(code);
+            }
+            let record = match entry? {
+                Entry::Record(record) => record,
+                Entry::Lost(lost) => {
+                    say(&format!("weir: {}/{} {}", shard.topic, shard.number, lost_text(&lost)));
+                    code = FAILED;
+                    continue;
+                }
+            };
+            let Some((payload, _)) = filter.apply(record.signal, &record.payload, record.items) else { continue };
+            line.clear();
+            if let Err(error) = json::encode(record.signal, &payload, &mut line) {
+                say(&format!("weir: {}/{} record {} is no OTLP: {error}", shard.topic, shard.number, record.offset));
+                code = FAILED;
+                continue;
+            }
+            line.push(b'\n');
+            out.write_all(&line)?;
+            left -= 1;
+        }
+    }
+    Ok(code)
+}
+
+fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) -> Result<u8, Failed> {
+    let mut filter = Filter { service: None, trace_id: Some(trace_id) };
+    let mut all = Vec::new();
+    let mut code = 0;
+    for shard in found.journal.shards()? {
+        // The places before the records: what a consumer is past now is still said to be held, never the other way round.
+        let stock = found.stock(&shard)?;
+        for entry in shard.records(0)? {
+            let record = match entry? {
+                Entry::Record(record) => record,
+                Entry::Lost(lost) => {
+                    say(&format!("weir: {}/{} {}", shard.topic, shard.number, lost_text(&lost)));
+                    code = FAILED;
+                    continue;
+                }
+            };
+            let Some((_, items)) = filter.apply(record.signal, &record.payload, record.items) else { continue };
+            let standing: Vec<(&ConsumerStock, &str)> =
+                stock.consumers.iter().map(|consumer| (consumer, standing(found, consumer, &record))).collect();
+            if as_json {
+                let consumers: Vec<Value> =
+                    standing.iter().map(|(consumer, standing)| json!({ "name": consumer.name, "standing": standing })).collect();
+                all.push(json!({
+                    "topic": shard.topic, "shard": shard.number, "offset": record.offset, "received": time(record.received),
+                    "source": record.source, "items": items, "consumers": consumers,
+                }));
+                continue;
+            }
+            all.push(Value::Null);
+            let what = record.signal.items().replace('_', " ");
+            writeln!(
+                out,
+                "{}/{}  offset {}  {}  {}  {items} {what} of it",
+                shard.topic,
+                shard.number,
+                record.offset,
+                time(record.received),
+                record.source
+            )?;
+            for (consumer, standing) in standing {
+                writeln!(out, "  {}  {standing}", consumer.name)?;
+            }
+        }
+    }
+    if as_json {
+        writeln!(out, "{:#}", Value::from(all))?;
+    } else if all.is_empty() {
+        writeln!(
+            out,
+            "not in the journal: it was delivered to all (a record is gone once every consumer has passed it), dropped with a reason that `weir journal ls` counts, or it never came in"
+        )?;
+    }
+    Ok(code)
+}
+
+/// What can be said of a consumer and a record.
+fn standing(found: &Found, consumer: &ConsumerStock, record: &JournalRecord) -> &'static str {
+    let takes = found.takes(&consumer.name, &record.source);
+    if takes == Some(false) {
+        "does not take this source"
+    } else if record.offset >= consumer.committed {
+        "held: not delivered yet, or not confirmed"
+    } else if consumer.delivered == 0 && consumer.dropped.is_empty() {
+        "passed: it does not take this source, or began after this record"
+    } else if consumer.dropped.is_empty() {
+        if takes == Some(true) { "delivered" } else { "delivered, if it takes this source" }
+    } else if consumer.delivered == 0 {
+        "dropped, for a reason that `weir journal ls` counts"
+    } else {
+        "delivered, or dropped for a reason that `weir journal ls` counts"
+    }
+}
+
+fn rm(found: &Found, args: &RmArgs, out: &mut dyn Write) -> Result<u8, Failed> {
+    let what = match (&args.consumer, &args.topic) {
+        (Some(consumer), _) => What::Consumer(consumer),
+        (None, Some(topic)) => What::Topic(topic),
+        (None, None) => return Err(Failed::Wrong("name a --consumer or a --topic".to_owned())),
+    };
+    let removals = found.journal.removal(what)?;
+    let used = removals.iter().flat_map(|removal| &removal.consumers).find(|(name, _)| found.has(name));
+    if let Some((name, _)) = used {
+        return Err(Failed::Wrong(format!(
+            "`{name}` is in this configuration and would begin anew at what comes next: take it out of the configuration first"
+        )));
+    }
+    for removal in &removals {
+        if matches!(what, What::Topic(_)) {
+            writeln!(out, "{}/{}: {}", removal.topic, removal.shard, amount_text(removal.records))?;
+        }
+        for (consumer, held) in &removal.consumers {
+            writeln!(out, "{}/{}  {consumer}: holds up to {}", removal.topic, removal.shard, amount_text(*held))?;
+        }
+    }
+    if !args.yes {
+        out.flush()?;
+        return Err(Failed::Wrong(
+            "nothing was removed; --yes lets go what stands above, and it is not delivered to anybody".to_owned(),
+        ));
+    }
+    let released = found.journal.remove(what)?;
+    writeln!(out, "removed; {} with {} let go", counted(released.segments as u64, "segment"), size(released.bytes))?;
+    Ok(0)
+}
+
+fn amount(lag: Lag) -> Value {
+    json!({ "records": lag.records, "items": lag.items, "bytes": lag.bytes })
+}
+
+fn amount_text(lag: Lag) -> String {
+    format!("{}  {}  {}", counted(lag.records, "record"), counted(lag.items, "item"), size(lag.bytes))
+}
+
+fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+/// `3d4h`, `2h5m`, `1m20s`, `0.3s`
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{:.1}s", duration.as_secs_f64()),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// RFC 3339.
+fn time(at: UnixNanos) -> String {
+    Timestamp::from_nanosecond(i128::from(at.0)).map_or_else(|_| format!("{} ns", at.0), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use prost::Message as _;
+    use tempfile::TempDir;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{
+        cli::{Arguments, arguments::Command},
+        journal::{
+            Directory, LagBound, NewRecord, OnOverflow, Persistence, Settled, Shard as _, SourceId, Sources, Subscriber, Topic,
+            TopicId,
+        },
+        otlp::tests::{request, span},
+        signal::{Batch, Context},
+    };
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    async fn written(path: &std::path::Path) {
+        let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(16 << 20) };
+        let directory = Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned()], Clock::system()).unwrap();
+        let room = Arc::new(Notify::new());
+        let shard = directory.shard(TopicId(0), "traces", Signal::Traces, 0, 1 << 40, room.clone()).unwrap();
+        let topic = Topic::of(TopicId(0), "traces".to_owned(), Signal::Traces, room, vec![shard.clone()]);
+        let subscriber = |name: &str| Subscriber {
+            name: name.into(),
+            sources: Sources::of([SourceId(0)]),
+            bound: LagBound::NONE,
+            on_overflow: OnOverflow::SkipOldest,
+            is_stateful: false,
+        };
+        let mut forward = topic.cursor(&subscriber("otlp_grpc/forward in pipeline traces"));
+        let _old = topic.cursor(&subscriber("old"));
+        let id = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes().to_vec();
+        for number in 0..4_u8 {
+            let other = Span { trace_id: vec![number + 1; 16], ..span("other") };
+            let mine = Span { trace_id: id.clone(), ..span("mine") };
+            let spans = if number % 2 == 0 { vec![other, mine] } else { vec![other] };
+            let batch = Batch {
+                signal: Signal::Traces,
+                items: spans.len() as u64,
+                payload: request(spans).encode_to_vec().into(),
+                context: Arc::new(Context { auth: vec![("user".into(), "secret".into())], ..Context::default() }),
+                index: None,
+            };
+            let record =
+                NewRecord { source: SourceId(0), received: UnixNanos(1_700_000_000_000_000_000), batch, derived_from: None };
+            topic.append(0, record).await.unwrap();
+        }
+        let mut records = Vec::new();
+        forward.read(2, 1 << 20, &mut records);
+        for record in records {
+            forward.settle(record.position, &Settled::delivered(record.batch.items));
+        }
+        shard.close();
+    }
+
+    /// The exit code and what is printed, or the error.
+    fn weir(path: &std::path::Path, words: &[&str]) -> Result<(u8, String), String> {
+        let all = ["weir", "journal", "--data-dir", path.to_str().unwrap()].into_iter().chain(words.iter().copied());
+        let Some(Command::Journal(args)) = Arguments::try_parse_from(all).map_err(|error| error.to_string())?.command else {
+            panic!("another command")
+        };
+        let mut out = Vec::new();
+        let code = execute(&args, &mut out).map_err(|error| error.to_string())?;
+        Ok((code, String::from_utf8(out).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn every_command_says_what_is_there() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        assert!(weir(path, &["ls"]).unwrap_err().contains("--data-dir"));
+        written(path).await;
+        let weir = |words: &[&str]| weir(path, words);
+        let (_, ls) = weir(&["ls"]).unwrap();
+        assert!(ls.contains("traces/0  4 records  6 items"), "{ls}");
+        assert!(ls.contains("otlp_grpc/forward in pipeline traces  held 2 records  3 items"), "{ls}");
+        assert!(ls.contains("committed 2  delivered 3"), "{ls}");
+        let json: Value = serde_json::from_str(&weir(&["ls", "--json"]).unwrap().1).unwrap();
+        assert_eq!(json["shards"][0]["consumers"][0]["held"]["items"], 6);
+        let (_, lines) = weir(&["inspect", "traces", "--from", "1", "--limit", "2"]).unwrap();
+        assert!(lines.starts_with("1  2023-11-14T22:13:20Z  otlp  1 item  ") && lines.lines().count() == 2, "{lines}");
+        assert!(lines.contains("auth.user") && !lines.contains("secret"), "{lines}");
+        assert!(weir(&["inspect", "logs"]).unwrap_err().contains("`traces`"));
+        assert_eq!(weir(&["verify"]).unwrap().0, 0);
+        let (_, dump) = weir(&["dump", "--trace-id", TRACE]).unwrap();
+        assert_eq!((dump.lines().count(), dump.matches("\"mine\"").count(), dump.contains("other")), (2, 2, false), "{dump}");
+        let line: Value = serde_json::from_str(dump.lines().next().unwrap()).unwrap();
+        assert_eq!(line["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["traceId"], TRACE);
+        assert_eq!(weir(&["dump", "traces", "--from", "3"]).unwrap().1.lines().count(), 1);
+        assert_eq!(weir(&["dump", "--service", "nobody"]).unwrap().1, "");
+        let (_, found) = weir(&["where", &TRACE.to_uppercase()]).unwrap();
+        assert!(found.contains("offset 0") && found.contains("offset 2") && !found.contains("offset 1"), "{found}");
+        assert!(found.contains("forward in pipeline traces  delivered") && found.contains("  held"), "{found}");
+        assert!(weir(&["where", &"9".repeat(32)]).unwrap().1.contains("not in the journal"));
+        assert!(weir(&["where", "xyz"]).unwrap_err().contains("32 hexadecimal"));
+    }
+
+    #[tokio::test]
+    async fn removing_asks_first_and_spares_who_is_configured() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        written(path).await;
+        assert!(weir(path, &["rm", "--consumer", "old"]).unwrap_err().contains("--yes"));
+        assert!(weir(path, &["ls"]).unwrap().1.contains("  old  "));
+        let (_, done) = weir(path, &["rm", "--consumer", "old", "--yes"]).unwrap();
+        assert!(done.contains("removed"), "{done}");
+        assert!(!weir(path, &["ls"]).unwrap().1.contains("  old  "));
+        let config = "yaml:{receivers: {otlp: {protocols: {grpc: }}}, exporters: {otlp_grpc/forward: {endpoint: 'x:4317'}}, service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc/forward]}}}}";
+        let known = "otlp_grpc/forward in pipeline traces";
+        let kept = weir(path, &["--config", config, "rm", "--consumer", known, "--yes"]).unwrap_err();
+        assert!(kept.contains("take it out of the configuration"), "{kept}");
+        assert!(weir(path, &["--config", config, "where", TRACE]).unwrap().1.contains("traces  delivered\n"));
+    }
+}
