@@ -10,15 +10,14 @@ import re
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import harness
-from harness import WORK, port, samples, until
+from harness import WORK, samples, until
 
 import oracle
 from durability import Tmpfs
 from exactness import calls
-from rows import Skip, row
+from rows import row
 
 
 class Golden:
@@ -64,7 +63,6 @@ class Opened:
     """A start on a damaged directory: `refused` with `text`, or what arrived."""
 
     def __init__(self, golden, directory, wrap=(), seconds=20):
-        check = golden.check
         self.ledger = golden.ledger.again()
         # The pipeline is the same one: its consumers find their places by name.
         golden.subject.directory, golden.subject.wrap = directory, list(wrap)
@@ -444,7 +442,7 @@ def directory_faults(check):
     directory = golden.copy()
     golden.subject.directory, golden.subject.wrap = directory, []
     golden.subject.start()
-    second = check.subject({"a": port()}, directory=directory)
+    second = check.subject({"a": oracle.port()}, directory=directory)
     second.start(wait=False)
     code = second.process.wait(15)
     text = second.log()

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import WORK, Process, get, port, until
+from harness import WORK, Process, get, until
 
 import oracle
 from rows import Skip, row
@@ -359,7 +359,7 @@ def isolation(check):
     seconds = check.pick(600, 20)
     ledgers = [oracle.Ledger(), oracle.Ledger(), oracle.Ledger()]
     # Every backend keeps its own account of the same spans.
-    healthy, failing, dead = [oracle.Sink(port(), ledger) for ledger in ledgers]
+    healthy, failing, dead = [oracle.Sink(oracle.port(), ledger) for ledger in ledgers]
     healthy.up()
     failing.up()
     failing.fail = 0.05

@@ -6,6 +6,7 @@ was altered, invented, lost or sent twice. What a row says it lost is looked up 
 
 import bisect
 import random
+import socket
 import struct
 import threading
 import time
@@ -311,6 +312,27 @@ class Ledger:
 
 def quantile(values, q):
     return values[min(len(values) - 1, int(q * len(values)))] if values else float("nan")
+
+
+_given = set()
+
+
+def port():
+    """A port that nobody listens on, below those that the kernel gives to clients: one of these could take the port of who is down for a while,
+    and a client that tries a dead one again and again may even end up connected to itself."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        low = int(file.read().split()[0])
+    while True:
+        number = random.SystemRandom().randrange(10_000, max(low, 12_000))
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+        if number not in _given:
+            _given.add(number)
+            return number
 
 
 # === the clients ===

@@ -13,12 +13,12 @@ from pathlib import Path
 import grpc
 from google.rpc import status_pb2
 from harness import HERE as E2E
-from harness import WORK, Process, port, until
+from harness import WORK, Process, until
 
 import oracle
 from cgroup import Cgroup
 from durability import Shared
-from rows import Skip, row
+from rows import row
 
 
 def p99(load, low=0.0, high=float("inf")):
@@ -89,6 +89,7 @@ def slow_backend(check):
     rss, begun = subject.rss(), time.monotonic()
     time.sleep(slow)
     rss_slow = subject.rss()
+    stalled = time.monotonic()
     sink.hold.clear()
     time.sleep(stall)
     until(lambda: load.refused, 60)
@@ -96,6 +97,9 @@ def slow_backend(check):
     rss_stall = subject.rss()
     time.sleep(2)
     tail = p99(load, begun, full)
+    rates = [load.taken_between(low, high) / (high - low) for low, high in ((begun, stalled), (stalled, min(full, stalled + stall)))]
+    check.figure(f"taken {rates[0]:,.0f} spans/s while slow, {rates[1]:,.0f} while it stalls, of 20,000")
+    check.holds("as much is taken as comes", min(rates) >= 18_000, f"{rates[0]:,.0f} and {rates[1]:,.0f} of 20,000 spans/s")
     check.figure(f"p99 of taking {tail * 1000:.0f} ms until full after {full - begun:.0f} s; RSS {rss:.0f} → {rss_slow:.0f} → {rss_stall:.0f} MiB")
     check.holds("no stall of what is taken until the quota", tail <= 0.25, f"p99 {tail * 1000:.0f} ms")
     check.holds("the quota is reached", load.refused, "nothing was refused")
@@ -122,7 +126,7 @@ def little_memory(check):
             magic = b"weirtes" + bytes([ord("0") + number])
             ledger.template = ledger.template.replace(ledger.MAGIC, magic)
             ledger.MAGIC = magic
-        sink = oracle.Sink(port(), ledgers)
+        sink = oracle.Sink(oracle.port(), ledgers)
         subject = check.subject({"a": sink.port}, wrap=group.wrap, timeout="30s")
         subject.start()
         loads = [oracle.Load(ledger, subject.grpc, 20_000 / 3).start() for ledger in ledgers]
@@ -415,7 +419,7 @@ def reload(check):
     turns = check.times(200, 10)
     each = 2
     ledger, sink, subject, load = check.setup()
-    also = oracle.Sink(port(), oracle.Ledger()).up()
+    also = oracle.Sink(oracle.port(), oracle.Ledger()).up()
     subject.sinks = {"a": sink.port}
     plain = subject.file()
     subject.sinks = {"a": sink.port, "b": also.port}
@@ -428,7 +432,7 @@ def reload(check):
     load.start()
     time.sleep(3)
     early = None
-    took_part, stayed_out, refused_bad, noisy = 0, 0, 0, 0
+    took_part, stayed_out, refused_bad = 0, 0, 0
     for turn in range(turns):
         kind = "broken" if turn % 5 == 4 else "wider" if turn % 2 == 0 else "plain"
         before_log = len(subject.log())
@@ -478,7 +482,7 @@ def latency(check):
         ledger, sink, subject, load = check.setup(mode=mode)
         if tool:
             # The sink of the load tool: Python would be what is measured.
-            number = port()
+            number = oracle.port()
             backend = Process("sink", [tool, "sink", "--stack", "h2", "--listen", f"127.0.0.1:{number}"]).listens(number)
             subject.sinks = {"a": number}
             subject.write()

@@ -2,7 +2,7 @@
 
 import time
 
-from harness import get, port, until
+from harness import get, until
 
 import oracle
 from rows import row
@@ -17,7 +17,7 @@ def canaries(check):
         return planted[place]
 
     ledger = oracle.Ledger()
-    sink = oracle.Sink(port(), ledger)
+    sink = oracle.Sink(oracle.port(), ledger)
     token, second = canary("bearer token in the configuration"), canary("bearer token in the environment")
     env = {"BACKEND_KEY": canary("environment, used"), "UNRELATED_SECRET": canary("environment, unused"), "SECOND_TOKEN": second}
     subject = check.subject({"a": sink.port}, env=env)

@@ -3,7 +3,7 @@
 import random
 import re
 
-from harness import port, until
+from harness import until
 
 import oracle
 import subjects
@@ -52,7 +52,7 @@ class Check:
         """The usual four: ledger, sink, subject (not started), load (not started)."""
         load_keys = {key: keys.pop(key) for key in ("again", "honour", "most") if key in keys}
         ledger = oracle.Ledger(batch, streams, span_bytes)
-        sink = oracle.Sink(port(), ledger)
+        sink = oracle.Sink(oracle.port(), ledger)
         if up:
             sink.up()
         subject = self.subject({"a": sink.port}, **keys)

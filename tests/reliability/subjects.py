@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import harness
-from harness import WORK, Process, get, port, samples, until
+from harness import WORK, Process, get, samples, until
 
 import oracle
 
@@ -32,7 +32,7 @@ class Subject:
         self.directory = Path(directory) if directory else WORK / f"data-{time.monotonic_ns()}"
         self.sinks, self.red, self.consumers, self.mode, self.quota, self.extra = sinks, red, consumers, mode, quota, extra
         self.arguments, self.wrap, self.env, self.timeout = list(arguments), list(wrap), dict(env or {}), timeout
-        self.grpc, self.http, self.page, self.own, self.health = port(), port(), port(), port(), port()
+        self.grpc, self.http, self.page, self.own, self.health = oracle.port(), oracle.port(), oracle.port(), oracle.port(), oracle.port()
         self.config = WORK / f"{self.name}-{self.grpc}.yaml"
         self.process = None
         self.logs = []
