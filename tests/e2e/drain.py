@@ -43,13 +43,14 @@ def spans_of(body):
     return sum(len(scope.spans) for group in groups for scope in group.scope_spans)
 
 
-def under_load(name, delay, drain_timeout, lossless):
+def under_load(name, delay, drain_timeout, lossless, journal="memory"):
     sink = Sink(delay=delay, workers=2)
     grpc = port()
     config = WORK / "drain.yaml"
     config.write_text(CONFIG)
-    arguments = ["run", "--config", config, "--drain-timeout", drain_timeout]
-    process = weir(arguments, {"GRPC": str(grpc), "OUT": str(sink.port)}).listens(grpc)
+    arguments = ["run", "--config", config, "--drain-timeout", drain_timeout, "--journal", journal]
+    env = {"GRPC": str(grpc), "OUT": str(sink.port), "WEIR_DATA_DIR": str(WORK / f"drain-{journal}-{grpc}")}
+    process = weir(arguments, env).listens(grpc)
     stop, accepted, lock = threading.Event(), [0], threading.Lock()
 
     def load(worker):
@@ -69,12 +70,24 @@ def under_load(name, delay, drain_timeout, lossless):
     until(lambda: sink.bodies["traces"], 10)
     time.sleep(1.5)
     process.signal()
+    stopping = time.monotonic()
     # The senders go on: what comes now is refused, or taken and then drained.
     code = process.wait(90)
     ended = time.monotonic()
     stop.set()
     for worker in workers:
         worker.join(10)
+    if journal != "memory":
+        promise(f"{name}: a stop does not wait for the backend", ended - stopping < 10, f"{ended - stopping:.1f} s; {log_end(process)}")
+        promise(f"{name}: weir ends in order", code == 0, f"exit code {code}; {log_end(process)}")
+        again = weir(arguments, {**env, "GRPC": str(port())})
+        arrived = lambda: len({span.span_id for _, _, span in sink.spans()})
+        until(lambda: arrived() == accepted[0], 60)
+        promise(f"{name}: after the next start all {accepted[0]} accepted spans arrived", arrived() == accepted[0], f"{arrived()}; {log_end(again)}")
+        again.signal()
+        again.wait(30)
+        sink.stop()
+        return
     # What the backend took and could not say any more: there, and said to be not delivered.
     until(lambda: time.monotonic() > ended + 2 * delay, 3 * delay + 1)
     late = sum(spans_of(body) for at, body in sink.answered if at > ended - 0.3)
@@ -98,7 +111,12 @@ def under_load(name, delay, drain_timeout, lossless):
     sink.stop()
 
 
+def log_end(process):
+    return process.text()[-1500:]
+
+
 def check():
+    under_load("a journal on disk", 0.3, "60s", True, "durable")
     under_load("a slow backend", 0.05, "60s", True)
     under_load("a backend slower than the patience", 2.0, "1s", False)
 
