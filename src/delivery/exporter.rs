@@ -55,7 +55,7 @@ pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: 
     let mut records = Vec::new();
     let mut open = destination.breaker(consumer.signal).watch();
     loop {
-        let (room, idle, draining) = (traffic.has_room(), traffic.is_idle(), drain.is_cancelled());
+        let (room, idle, draining) = (traffic.has_room() && !consumer.cursor.is_full(), traffic.is_idle(), drain.is_cancelled());
         if draining && traffic.is_empty() && !consumer.cursor.has_unread() {
             break;
         }

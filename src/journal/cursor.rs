@@ -104,7 +104,7 @@ impl Settled {
 }
 
 /// Records handed out and not below the watermark, of one place.
-const WINDOW_RECORDS: usize = 16 << 10;
+const WINDOW_RECORDS: usize = 128 << 10;
 
 /// A consumer's position: a set of places. It reads ahead, and moves its durable watermark when what it read is settled, in whatever
 /// order that happens.
