@@ -567,13 +567,16 @@ impl Log {
         if size == self.options.segment_bytes
             && let Some(spare) = self.spare.take()
         {
-            let reused = self.disk.rename(&spare, path).and_then(|()| self.disk.open(path));
-            if let Ok(file) = reused {
-                return Ok(file);
+            match self.disk.rename(&spare, path) {
+                Ok(()) => match self.disk.open(path) {
+                    Ok(file) => return Ok(file),
+                    Err(cause) => {
+                        self.discard(path.to_owned(), size);
+                        return Err(NewFile::Io(cause));
+                    }
+                },
+                Err(_) => self.discard(spare, size),
             }
-            // It has one of the two names.
-            drop(self.disk.remove(path));
-            self.discard(spare, size);
         }
         self.quota.take(size).map_err(NewFile::Quota)?;
         self.disk.create(path, size).map_err(|error| {

@@ -940,8 +940,8 @@ fn whatever_the_disk_does_what_was_acknowledged_is_there() {
 /// By default: some ten seconds of a debug build.
 const SEEDS: u64 = 1000;
 
-/// Seeds that found something: a segment in the way of the next; places torn by a power cut.
-const REGRESSIONS: &[u64] = &[0, 23];
+/// Seeds that found something: a segment in the way of the next; places torn by a power cut; a spare file under its new name, not counted.
+const REGRESSIONS: &[u64] = &[0, 23, 102_803];
 
 // === what the histories found, told shortly ===
 
