@@ -37,6 +37,8 @@ pub struct Remembering {
     is_pressed: IsPressed,
     /// Whether it changes without records, by flushing.
     flushes: bool,
+    /// Whether a state was brought back, or said why not.
+    is_told: bool,
 }
 
 struct Reader {
@@ -56,9 +58,10 @@ impl Remembering {
         flushes: bool,
     ) -> Self {
         state.replaying(true);
+        let mut is_told = true;
         let anew = "its numbers begin anew, with a new start time";
         match file.read() {
-            Ok(None) => {}
+            Ok(None) => is_told = false,
             Ok(Some(bytes)) => {
                 let restored =
                     decode(&bytes, &topics).map(|snapshot| state.restore(&snapshot).map_err(|error| error.to_string()));
@@ -71,12 +74,16 @@ impl Remembering {
                 warn!(component = %id, %error, "what it remembered {what}: {anew}");
             }
         }
-        Self { id, state, file, topics, readers: Vec::new(), is_pressed, flushes }
+        Self { id, state, file, topics, readers: Vec::new(), is_pressed, flushes, is_told }
     }
 
     /// A consumer that feeds it.
     pub fn reader(&mut self, marks: Marks) {
         let ends = marks.ends();
+        if !self.is_told && marks.take().iter().any(|mark| mark.committed > 0) {
+            self.is_told = true;
+            warn!(component = %self.id, "what it remembered is not there: its numbers begin anew, with a new start time");
+        }
         self.readers.push(Reader { marks, ends });
     }
 
@@ -100,7 +107,8 @@ impl Remembering {
                 info!(component = %self.id, seconds, "it remembers all that was taken before the start");
             }
         }
-        let mut saved: Option<Applied> = None;
+        // At once: after the next crash there is less to go through again.
+        let mut saved: Option<Applied> = if self.has_caught_up() { self.save() } else { None };
         let (mut last, mut took) = (Instant::now(), Duration::ZERO);
         while !stop.is_cancelled() {
             tokio::select! {

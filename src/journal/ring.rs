@@ -250,7 +250,11 @@ impl Ring {
     /// Whether some moving consumer is behind by more than the pace, or one that may not skip is at its bound.
     pub(super) fn is_crowded(&self) -> bool {
         self.cursors.iter().any(|cursor| {
-            (!cursor.stalled && cursor.unread.bytes > self.pace_bytes && !cursor.waker.waits_for_more(cursor.unread))
+            // Who stands before what is here reads the disk, and there the quota is the bound.
+            (!cursor.stalled
+                && cursor.read >= self.base
+                && cursor.unread.bytes > self.pace_bytes
+                && !cursor.waker.waits_for_more(cursor.unread))
                 || (cursor.holds_door() && cursor.over_bound())
         })
     }

@@ -62,7 +62,8 @@ impl Disk for SystemDisk {
         let mut names = Vec::new();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            if entry.file_type()?.is_file()
+            // Not only files: a link where a segment should be is an error of whoever opens it, not nothing.
+            if !entry.file_type()?.is_dir()
                 && let Ok(name) = entry.file_name().into_string()
             {
                 names.push(name);

@@ -600,6 +600,15 @@ impl Log {
         }
     }
 
+    /// Whether [`Log::retire`] would let something go.
+    pub(super) fn lets_go(&self, offset: u64) -> bool {
+        let segments = self.segments.0.lock();
+        let first = segments.front();
+        first.is_some_and(|first| {
+            first.extent.lock().end <= offset && self.active.as_ref().is_none_or(|active| !Arc::ptr_eq(active, first))
+        })
+    }
+
     /// Lets segments go of which every record lies below `offset`.
     pub(super) fn retire(&mut self, offset: u64) {
         self.tidy();

@@ -183,6 +183,13 @@ impl Directory {
                 "damage was found in the journal; what is whole is delivered"
             );
         }
+        // Segments without places: whoever removed these did not mean to lose those.
+        let standing = if matches!(standing, Opened::New) && log.next() > 0 {
+            warn!(directory = %directory.display(), "there are records and no consumers' places: everything held is delivered once more");
+            Opened::Damaged
+        } else {
+            standing
+        };
         let (names, clock) = (self.names.clone(), self.clock.clone());
         let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync: self.sync, log, cursors, standing };
         Ok(Arc::new(DiskShard::new(parts).map_err(io)?))

@@ -7,6 +7,8 @@ use crate::journal::{SourceId, TopicId};
 
 /// What stands for a source that this configuration does not have.
 const UNKNOWN: SourceId = SourceId(u16::MAX);
+/// The last line: the checksum of all before it.
+const SUM: &str = "# crc32c ";
 const FILE_BYTES_MAX: usize = 16 << 20;
 
 /// Both ways between the numbers of this configuration and those on disk.
@@ -32,7 +34,16 @@ impl Names {
         let known = read_whole(disk, &path, FILE_BYTES_MAX)?.unwrap_or_default();
         let known = String::from_utf8(known)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{}: damaged, it is not text", path.display())))?;
-        let mut names: Vec<String> = known.lines().map(str::to_owned).collect();
+        let mut names: Vec<String> = Vec::new();
+        if !known.is_empty() {
+            let content =
+                known.trim_end_matches('\n').rsplit_once('\n').and_then(|(content, sum)| Some((content, sum.strip_prefix(SUM)?)));
+            let Some((content, _)) = content.filter(|(content, sum)| *sum == sum_of(content)) else {
+                let message = "damaged: without the names of its sources the journal cannot be read";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {message}", path.display())));
+            };
+            names.extend(content.lines().map(str::to_owned));
+        }
         let before = names.len();
         let mut stored = Vec::new();
         for source in sources {
@@ -44,8 +55,8 @@ impl Names {
                 .push(u16::try_from(at).map_err(|_| io::Error::other(format!("{}: more than 65,535 sources", path.display())))?);
         }
         if names.len() > before {
-            let text: String = names.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
-            replace(disk, &path, text.as_bytes(), sync)?;
+            let content = names.join("\n");
+            replace(disk, &path, format!("{content}\n{SUM}{}\n", sum_of(&content)).as_bytes(), sync)?;
         }
         let mut runtime = vec![UNKNOWN; names.len()];
         for (number, at) in (0_u16..).zip(&stored) {
@@ -72,4 +83,8 @@ impl Names {
     pub(super) fn topic_name(&self, topic: TopicId) -> &str {
         self.topics.get(usize::from(topic.0)).map_or("", String::as_str)
     }
+}
+
+fn sum_of(content: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(content.as_bytes()))
 }

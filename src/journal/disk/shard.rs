@@ -266,6 +266,7 @@ impl Inner {
             return true;
         }
         let (mut taken, mut bytes) = (0, 0);
+        let is_empty = found.is_empty();
         for one in found {
             if cursor.read >= base || taken >= records_max || (bytes >= bytes_max && taken > 0) {
                 // The place is ahead of the cursor: it is found anew.
@@ -288,16 +289,18 @@ impl Inner {
                         cursor.pass(record.position.offset + 1);
                     }
                 }
-                Err((offset, to, items)) => {
-                    let to = to.min(base);
-                    let records = to.saturating_sub(offset.max(cursor.read));
-                    let lost = Lag { records, items: items.unwrap_or(0), bytes: 0 };
-                    let lost = Lag { items: lost.items.min(cursor.unread.items), ..lost };
-                    cursor.unread = cursor.unread.minus(lost);
-                    cursor.drop_items(DropReason::Damaged, lost.items);
-                    cursor.pass(to.max(cursor.read));
+                Err((_, to, items)) => {
+                    // Whether these records were counted as unread is not known here: what is left of that count is settled at the tail.
+                    let items = items.unwrap_or(0).min(cursor.unread.items);
+                    cursor.unread.items -= items;
+                    cursor.drop_items(DropReason::Damaged, items);
+                    cursor.pass(to.min(base).max(cursor.read));
                 }
             }
+        }
+        if is_empty {
+            // Nothing is left of what lay here.
+            cursor.pass(base.max(cursor.read));
         }
         if cursor.read >= base {
             // What was counted and never found.
@@ -649,7 +652,7 @@ impl Writer {
 
     /// Writes the consumers' places down, and lets go what all are past.
     fn housekeep(&mut self, inner: &Inner, closing: bool) {
-        let sync = self.sync && (closing || self.is_unsynced && self.synced.elapsed() >= CURSORS_SYNC);
+        let mut sync = self.sync && (closing || self.is_unsynced && self.synced.elapsed() >= CURSORS_SYNC);
         let write = closing || inner.moved.load(Ordering::Relaxed) && self.written.elapsed() >= CURSORS_WAIT;
         if !write && !sync {
             return;
@@ -657,6 +660,9 @@ impl Writer {
         inner.moved.store(false, Ordering::Relaxed);
         self.written = Instant::now();
         let mut standing = inner.standing();
+        let lowest = standing.consumers.values().map(|saved| saved.committed).min().unwrap_or(standing.end);
+        // What is let go must not be missed after a power cut: the places go to the disk first.
+        sync |= self.sync && self.log.lets_go(lowest);
         if let Err(error) = self.cursors.write(&mut standing, sync) {
             warn!(topic = inner.topic.0, %error, "the consumers' places could not be written; after a crash more is delivered twice");
             return;
@@ -665,6 +671,8 @@ impl Writer {
         if sync {
             self.synced = self.written;
         }
-        self.log.retire(standing.consumers.values().map(|saved| saved.committed).min().unwrap_or(standing.end));
+        if sync || !self.sync {
+            self.log.retire(lowest);
+        }
     }
 }
