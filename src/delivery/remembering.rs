@@ -82,7 +82,8 @@ impl Remembering {
         let ends = marks.ends();
         if !self.is_told && marks.take().iter().any(|mark| mark.committed > 0) {
             self.is_told = true;
-            warn!(component = %self.id, "what it remembered is not there: its numbers begin anew, with a new start time");
+            let file = self.file.path().display();
+            warn!(component = %self.id, %file, "what it remembered is not there: its numbers begin anew, with a new start time");
         }
         self.readers.push(Reader { marks, ends });
     }

@@ -1,6 +1,10 @@
 //! A file for what a component remembers: written whole beside the old one, then put in its place.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::files::{Disk, read_whole, replace};
 
@@ -26,6 +30,10 @@ pub enum StateError {
 impl StateFile {
     pub(super) fn new(disk: Arc<dyn Disk>, path: PathBuf, sync: bool) -> Self {
         Self { disk, path, sync }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// `None`: nothing was saved yet.
