@@ -17,7 +17,7 @@ use super::{
 use crate::{
     component::{Connector, Derived, Stateful},
     journal::{DropReason, NewRecord, Position, Record, Settled, SourceId, Topic},
-    runtime::{Clock, Shutdown, blocking},
+    runtime::{Clock, Shutdown},
 };
 
 /// A connector with the topics it appends to; shared by the pipelines that end in it.
@@ -49,8 +49,9 @@ impl SharedConnector {
     fn flush(&self, derived: &mut Vec<Derived>, last: bool) {
         let now = self.clock.now();
         let flushed = caught(|| match &self.state {
-            // Beside what is being taken in, not instead of it.
-            Some(state) => drop(blocking(|| state.flush(now, last, derived))),
+            // Beside what is being taken in, not instead of it. Not by `blocking`: that hands this worker's tasks to a new thread, and the
+            // allocator keeps what the old one had (measured: 20 MiB more under load).
+            Some(state) => drop(state.flush(now, last, derived)),
             None if last => self.connector.lock().finish(now, derived),
             None => self.connector.lock().flush(now, derived),
         });
