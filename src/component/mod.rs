@@ -273,6 +273,8 @@ impl Outcome {
 pub enum RetryCause {
     /// Overload, restart, a broken connection.
     Passing,
+    /// No connection, so nobody has seen the request: it says nothing about the data.
+    Unreached,
     /// 401, 403 for weir's own credentials, TLS, DNS: someone has to act; slow retries, the destination's state turns red.
     Blocked,
     /// 401, 403 for credentials that came with the data (`headers_setter` with `from_context`): a matter of this request alone. It is tried

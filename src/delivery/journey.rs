@@ -27,6 +27,9 @@ use crate::{
 pub(super) const TRIES: u32 = 5;
 /// How much later than others a request probes a destination that it found failing: the others show sooner that it works.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a request that must not be overtaken keeps its place, whatever it is answered: the Collector's default `max_elapsed_time`, which
+/// drops it then.
+const IN_ORDER_MAX: Duration = Duration::from_mins(5);
 /// The status of a refusal that is a panic of the exporter: none that a backend has.
 const PANIC: u16 = u16::MAX;
 
@@ -103,8 +106,10 @@ enum Answer {
     /// Try again in smaller pieces.
     Split,
     Refused(u16, String),
-    /// Try again later, beside the others.
-    Later,
+    /// Try again later, beside the others or, where it keeps its place, before them.
+    Later {
+        keeps_place: bool,
+    },
     /// It is at fault itself, and will not be tried again as it is.
     Hopeless,
 }
@@ -144,9 +149,12 @@ impl Journey {
         }
         while let Some(piece) = self.pieces.pop() {
             let answer = self.attempt(&piece.parts, route).await;
-            if let Answer::Later = answer {
+            if let Answer::Later { keeps_place } = answer {
                 self.pieces.push(piece);
-                return self;
+                if !keeps_place {
+                    return self;
+                }
+                continue;
             }
             self.answered(piece, answer, route);
         }
@@ -182,7 +190,7 @@ impl Journey {
         let (tries, denied) = (std::mem::take(&mut self.tries), std::mem::take(&mut self.denied));
         let head = if let Half::Tail(head) = half { head } else { None };
         match answer {
-            Answer::Later => {}
+            Answer::Later { .. } => {}
             Answer::Settled(reason, rejected) => route.settle(&parts, reason, rejected, &mut self.finished),
             Answer::Split => self.split(parts, "refused, and it cannot be split", route),
             // Records that share credentials share their fate.
@@ -290,7 +298,9 @@ impl Journey {
         let backoff = match cause {
             // Nobody mends a credential within a second.
             RetryCause::Blocked => policy.retry.max.max(policy.backoff(failures, random())),
-            RetryCause::Passing | RetryCause::Timeout | RetryCause::Denied => policy.backoff(failures, random()),
+            RetryCause::Passing | RetryCause::Unreached | RetryCause::Timeout | RetryCause::Denied => {
+                policy.backoff(failures, random())
+            }
         };
         let wait = after.map_or(backoff, |after| after.min(policy.retry.max).max(backoff));
         if alone {
@@ -319,10 +329,19 @@ impl Journey {
             error!(exporter = %destination.id, items = items, %signal, reason, "gave up after max_elapsed_time: dropped");
             return Answer::Settled(Some(DropReason::Expired), items);
         }
-        let now = Instant::now();
-        self.due = Some(now.checked_add(wait).unwrap_or(now));
         self.reason = reason;
-        Answer::Later
+        let now = Instant::now();
+        let due = now.checked_add(wait).unwrap_or(now);
+        // Whether it is at fault itself cannot be told without trying others, unless nobody has seen it.
+        let in_order = policy.flying_max == 1 && !self.denied && started.elapsed() < IN_ORDER_MAX;
+        let keeps_place = in_order || (cause == RetryCause::Unreached && !alone);
+        if !keeps_place {
+            self.due = Some(due);
+        } else if !*breaker.watch().borrow() {
+            // Otherwise it waits for leave to probe, or until someone else finds that the destination works.
+            sleep_until(due).await;
+        }
+        Answer::Later { keeps_place }
     }
 }
 

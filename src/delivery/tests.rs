@@ -367,6 +367,50 @@ async fn requests_that_fail_for_ever_make_room_for_others() {
     rig.finish().await;
 }
 
+/// What arrives, by the items of the requests, while attempts fail for the cause `times` times.
+async fn arrivals(cause: RetryCause, times: usize, flying_max: usize) -> Vec<u64> {
+    let failure = || Answer::Now(Outcome::Retry { reason: "down".to_owned(), after: None, cause });
+    let mut policy = policy();
+    (policy.flying_max, policy.request_items_max) = (flying_max, 100);
+    let exporter = Scripted { answers: Mutex::new((0..times).map(|_| failure()).collect()), ..Scripted::default() };
+    let rig = rig(exporter, policy, false);
+    for items in 51..71 {
+        rig.put(0, items);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!((books.delivered, requests.len()), ((51..71).sum(), 20 + times));
+    requests.iter().skip(times).map(|request| request.items).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_overtakes_what_finds_nobody_or_flies_alone() {
+    let expected: Vec<u64> = (51..71).collect();
+    // Longer than five minutes.
+    assert_eq!(arrivals(RetryCause::Unreached, 30, 1).await, expected);
+    for cause in [RetryCause::Passing, RetryCause::Timeout] {
+        assert_eq!(arrivals(cause, 10, 1).await, expected, "{cause:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_never_passes_keeps_the_only_place_for_five_minutes() {
+    let mut policy = policy();
+    (policy.flying_max, policy.request_items_max) = (1, 14);
+    let rig = rig(thirteen_never_passes(), policy, false);
+    rig.put(0, 13);
+    for _ in 0..20 {
+        rig.put(0, 12);
+    }
+    let taken = |rig: &Rig| rig.exporter.requests.lock().iter().filter(|request| request.items == 12).count();
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    assert_eq!(taken(&rig), 0);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(taken(&rig), 20);
+    rig.abort.cancel();
+    rig.finish().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_nothing_is_taken_nothing_is_given_up() {
     static DOWN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);

@@ -1,6 +1,9 @@
-//! The requests of one consumer: those under way, and those that wait beside them because they failed often.
+//! The requests of one consumer: those under way, and those that wait beside them because they failed.
 //!
-//! Full: a request that failed is parked, at most 256 requests and 8 MiB; it leaves its place to others and comes back for single attempts,
+//! A request that reached nobody keeps its place, and so does one that is the only one under way (`num_consumers: 1`) for five minutes, as
+//! long as the Collector would try it: nothing overtakes it.
+//!
+//! Full: another one that failed is parked, at most 256 requests and 8 MiB; it leaves its place to others and comes back for single attempts,
 //!       in a quarter of the places at most. Where there is no room to park, or 65,536 records were read since a parked request,
 //!       the one with the most tries is given up to the dead letters, provided that others have been taken since it failed and that it had
 //!       five tries (one whose own credentials are refused: at once). If none may be given up, for instance because the destination takes

@@ -30,8 +30,10 @@ use crate::{
     signal::{Signal, UnixNanos},
 };
 
-/// Read at once from a segment.
+/// Read at once from a segment where all of it is wanted.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Read at least for a consumer, whatever it asks for: what it does not take is read again.
+const PIECE_BYTES_MIN: usize = 64 << 10;
 
 /// How a shard's segments are written.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +126,20 @@ impl ReadPlace {
     pub(super) fn start_of(base: u64) -> Self {
         Self { base, at: SEGMENT_HEADER_BYTES as u64, offset: base, items: None }
     }
+
+    /// The place of something that was found on the way to this one, in the same segment.
+    pub(super) fn back_to(&self, found: &Found) -> Self {
+        match found {
+            Found::Record(Stored { header, end, .. }) => Self {
+                base: self.base,
+                at: end.saturating_sub(header.bytes()),
+                offset: header.offset,
+                items: Some(header.items_before),
+            },
+            // It is found anew from the start.
+            Found::Lost { .. } => Self::start_of(self.base),
+        }
+    }
 }
 
 /// What a reader finds.
@@ -140,6 +156,17 @@ pub(super) enum Found {
     },
 }
 
+/// Records from `offset` up to `to` that cannot be read, at `at` of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRecords {
+    pub offset: u64,
+    pub to: u64,
+    /// Where that can be told.
+    pub items: Option<u64>,
+    pub path: PathBuf,
+    pub at: u64,
+}
+
 /// The segments, as readers see them.
 #[derive(Default)]
 pub(super) struct Segments(Mutex<VecDeque<Arc<Segment>>>);
@@ -149,12 +176,17 @@ impl Segments {
         self.0.lock().iter().cloned().collect()
     }
 
+    /// The file in which `offset` lies.
+    pub(super) fn path_of(&self, offset: u64) -> PathBuf {
+        self.holding(offset).map_or_else(PathBuf::new, |segment| segment.path.clone())
+    }
+
     /// The segment in which `offset` lies, or the first one behind it.
     fn holding(&self, offset: u64) -> Option<Arc<Segment>> {
         self.0.lock().iter().find(|segment| segment.extent.lock().end > offset).cloned()
     }
 
-    /// Reads on from `offset`: about `bytes_max` bytes, at least one record if there is one. An error is the disk's.
+    /// Reads on from `offset`: a piece of about `bytes_max` bytes, at least one record if there is one. An error is the disk's.
     pub(super) fn read(&self, place: &mut ReadPlace, offset: u64, bytes_max: usize) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
         let Some(segment) = self.holding(offset) else { return Ok(found) };
@@ -166,19 +198,13 @@ impl Segments {
             // Whole segments are missing.
             found.push(Found::Lost { offset, to: segment.base, items: None, path: segment.path.clone(), at: 0 });
         }
-        let mut bytes = 0;
-        while place.at < len && bytes < bytes_max.max(1) {
-            for one in segment.chunk(place, len)? {
-                let to = match &one {
-                    Found::Record(stored) => stored.header.offset + 1,
-                    Found::Lost { to, .. } => *to,
-                };
-                // On the way from the start of the segment to where the reader stands.
-                if to > from {
-                    bytes += if let Found::Record(stored) = &one { stored.payload.len() } else { 0 };
-                    found.push(one);
-                }
-            }
+        while place.at < len && found.is_empty() {
+            found = segment.piece(place, len, bytes_max.clamp(PIECE_BYTES_MIN, CHUNK_BYTES))?;
+            // What lies on the way from the start of the segment to where the reader stands.
+            found.retain(|one| match one {
+                Found::Record(stored) => stored.header.offset >= from,
+                Found::Lost { to, .. } => *to > from,
+            });
         }
         let end = segment.extent.lock().end;
         if place.at >= len && place.offset < end {
@@ -216,7 +242,11 @@ impl Segments {
 impl Segment {
     /// The records of the next piece of the segment, and what is damaged between them.
     pub(super) fn chunk(&self, place: &mut ReadPlace, len: u64) -> io::Result<Vec<Found>> {
-        let mut want = CHUNK_BYTES;
+        self.piece(place, len, CHUNK_BYTES)
+    }
+
+    /// The same of a piece of `want` bytes, or of one record where that is longer.
+    fn piece(&self, place: &mut ReadPlace, len: u64, mut want: usize) -> io::Result<Vec<Found>> {
         loop {
             let left = usize::try_from(len - place.at).unwrap_or(usize::MAX);
             let asked = want.min(left);

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use super::{
     cursors::{CursorFile, Opened, Saved, Standing},
     format::{Meta, Stored},
-    log::{Entry, Found, Log, ReadPlace, Segments, WriteError},
+    log::{Entry, Found, Log, LostRecords, ReadPlace, Segments, WriteError},
     names::Names,
 };
 use crate::{
@@ -194,6 +194,18 @@ impl Inner {
         *now = fault;
     }
 
+    /// What was found, as consumers take it.
+    fn readable(&self, found: Found) -> Result<Record, LostRecords> {
+        match found {
+            Found::Record(stored) => {
+                let (offset, items, at) = (stored.header.offset, stored.header.items, stored.end - stored.header.bytes());
+                let lost = || LostRecords { offset, to: offset + 1, items: Some(items), path: self.segments.path_of(offset), at };
+                self.record(stored).ok_or_else(lost)
+            }
+            Found::Lost { offset, to, items, path, at } => Err(LostRecords { offset, to, items, path, at }),
+        }
+    }
+
     fn record(&self, stored: Stored) -> Option<Record> {
         let meta = Meta::decode(&stored.meta)?;
         let derived_from = meta
@@ -244,20 +256,10 @@ impl Inner {
                 return false;
             }
         };
-        let found: Vec<_> = found
-            .into_iter()
-            .map(|one| match one {
-                Found::Record(stored) => {
-                    let (offset, items) = (stored.header.offset, stored.header.items);
-                    self.record(stored).ok_or((offset, offset + 1, Some(items)))
-                }
-                Found::Lost { offset, to, items, path, at } => {
-                    self.lost_records.fetch_add(to.saturating_sub(offset.max(from)), Ordering::Relaxed);
-                    warn!(file = %path.display(), at, offset, to, items, "damage in the journal: these records are lost to this consumer");
-                    Err((offset, to, items))
-                }
-            })
-            .collect();
+        // Each with the place to read it again, where the consumer does not take all of it now.
+        let segment = *place;
+        let found: Vec<_> = found.into_iter().map(|one| (segment.back_to(&one), self.readable(one))).collect();
+        let mut gaps = Vec::new();
         let mut ring = self.ring();
         let base = ring.base();
         let Some(cursor) = ring.cursors.get_mut(consumer) else { return false };
@@ -267,34 +269,30 @@ impl Inner {
         }
         let (mut taken, mut bytes) = (0, 0);
         let is_empty = found.is_empty();
-        for one in found {
+        for (again, one) in found {
             if cursor.read >= base || taken >= records_max || (bytes >= bytes_max && taken > 0) {
-                // The place is ahead of the cursor: it is found anew.
-                *place = ReadPlace::default();
+                *place = again;
                 break;
             }
             match one {
+                Ok(record) if record.position.offset < cursor.read => {}
                 Ok(record) => {
-                    if record.position.offset < cursor.read {
-                        continue;
-                    }
+                    let next = record.position.offset + 1;
                     if cursor.takes(record.source) {
                         cursor.hand_out(&size(&record));
                         taken += 1;
                         bytes += record.batch.payload.len();
-                        let next = record.position.offset + 1;
                         out.push(record);
-                        cursor.pass(next);
-                    } else {
-                        cursor.pass(record.position.offset + 1);
                     }
+                    cursor.pass(next);
                 }
-                Err((_, to, items)) => {
+                Err(gap) => {
                     // Whether these records were counted as unread is not known here: what is left of that count is settled at the tail.
-                    let items = items.unwrap_or(0).min(cursor.unread.items);
+                    let items = gap.items.unwrap_or(0).min(cursor.unread.items);
                     cursor.unread.items -= items;
                     cursor.drop_items(DropReason::Damaged, items);
-                    cursor.pass(to.min(base).max(cursor.read));
+                    cursor.pass(gap.to.min(base).max(cursor.read));
+                    gaps.push(gap);
                 }
             }
         }
@@ -308,6 +306,11 @@ impl Inner {
         }
         let room = ring.room();
         drop(ring);
+        for gap in gaps {
+            let LostRecords { offset, to, items, path, at } = gap;
+            self.lost_records.fetch_add(to.saturating_sub(offset.max(from)), Ordering::Relaxed);
+            warn!(file = %path.display(), at, offset, to, items, "damage in the journal: these records are lost to this consumer");
+        }
         self.tell(room);
         true
     }

@@ -201,6 +201,31 @@ fn headers_say_what_was_put_into_them() {
     assert_eq!(RecordHeader::decode(78, &bytes), None, "of another life of the file");
 }
 
+#[test]
+fn a_reader_goes_back_to_what_it_did_not_take_without_starting_anew() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    for items in 1..100 {
+        log.append(&[entry(items, 100)], UnixNanos(1)).unwrap();
+    }
+    let mut place = ReadPlace::default();
+    for next in [0, 30] {
+        let found = log.segments.read(&mut place, next, 1 << 20).unwrap();
+        let segment = place;
+        for one in &found {
+            let Found::Record(expected) = one else { panic!("{one:?}") };
+            let mut again = segment.back_to(one);
+            assert_eq!((again.at, again.offset), (expected.end - expected.header.bytes(), expected.header.offset));
+            let found = log.segments.read(&mut again, expected.header.offset, 1).unwrap();
+            let Some(Found::Record(first)) = found.first() else { panic!("{found:?}") };
+            assert_eq!(
+                (first.header.offset, first.header.items, first.end),
+                (expected.header.offset, expected.header.items, expected.end)
+            );
+        }
+    }
+}
+
 // === shards ===
 
 struct Rig {

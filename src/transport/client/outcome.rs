@@ -199,7 +199,7 @@ impl Reader {
 
 /// No connection.
 pub fn connect(error: &ConnectError) -> Outcome {
-    retry(if error.is_blocked() { RetryCause::Blocked } else { RetryCause::Passing }, error.to_string(), None)
+    retry(if error.is_blocked() { RetryCause::Blocked } else { RetryCause::Unreached }, error.to_string(), None)
 }
 
 /// The credentials for a request cannot be had.

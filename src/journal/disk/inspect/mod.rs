@@ -28,6 +28,7 @@ pub use self::{
     stock::{ConsumerStock, Places, Stock},
     verify::{Fault, Verified},
 };
+pub use super::log::LostRecords;
 use super::{
     DirectoryError, FORMAT,
     cursors::Opened,
@@ -253,17 +254,6 @@ pub struct JournalRecord {
     pub context: Context,
     /// Topic, shard and offset of the record it was made from.
     pub derived_from: Option<(String, u16, u64)>,
-}
-
-/// Records from `offset` up to `to` that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LostRecords {
-    pub offset: u64,
-    pub to: u64,
-    /// Where that can be told.
-    pub items: Option<u64>,
-    pub path: PathBuf,
-    pub at: u64,
 }
 
 /// What comes next in a shard.
