@@ -105,7 +105,8 @@ def slow_backend(check):
     check.holds("the quota is reached", load.refused, "nothing was refused")
     check.holds("then UNAVAILABLE with RetryInfo", all(a.code.name == "UNAVAILABLE" and a.retry is not None for a in load.refused), load.codes())
     worst = max(rss_slow, rss_stall)
-    check.holds("RSS flat", worst <= rss * 1.05 + 4, f"{rss:.0f} → {worst:.0f} MiB")
+    # What is under way and read ahead is 8 MiB, and filled at different times; the backlog is ten times that.
+    check.holds("RSS flat", worst <= rss * 1.05 + 10, f"{rss:.0f} → {worst:.0f} MiB")
     load.stop()
     sink.delay = 0.0
     sink.hold.set()

@@ -16,7 +16,7 @@ use super::{
     labels::{Pairs, Target, scope_labels, series_labels, value_text},
     points::{Classic, Ignored, Incoming, Summary, Taken, Value},
     reports::Reports,
-    store::{Open, RawKey, Store},
+    store::{NoFamily, Open, RawKey, Store},
 };
 use crate::{
     component::{Applied, Position, Snapshot, SnapshotError},
@@ -65,7 +65,7 @@ impl Applier {
         let constant =
             config.const_labels.iter().map(|(name, value)| (strategy.label_name(name).into_owned(), value.clone())).collect();
         Self {
-            store: Store::default(),
+            store: Store::new(config.max_series),
             between: RwLock::new(()),
             applied: Mutex::default(),
             config,
@@ -80,6 +80,7 @@ impl Applier {
     pub(super) fn apply(&self, payload: &[u8], peer: Option<IpAddr>, now: u64) {
         let _during = self.between.read();
         self.walk(payload, peer, now);
+        self.reports.series(self.store.series());
     }
 
     /// The same for what `reader` found at `position`, if it is not in already.
@@ -90,6 +91,7 @@ impl Applier {
         }
         self.walk(payload, peer, now);
         self.applied.lock().add(reader, position);
+        self.reports.series(self.store.series());
     }
 
     pub(super) fn applied(&self) -> Applied {
@@ -197,7 +199,9 @@ impl Applier {
             return (target.clone(), hash);
         }
         let target = Arc::new(Target::new(&resource.resource(), peer, &self.config));
-        targets.insert(hash, (target.clone(), now));
+        if targets.len() < self.config.max_series {
+            targets.insert(hash, (target.clone(), now));
+        }
         (target, hash)
     }
 
@@ -353,7 +357,8 @@ impl Place<'_> {
         loop {
             let rows = match self.applier.store.family(&name, kind, &unit) {
                 Ok(rows) => rows,
-                Err(known) => {
+                Err(NoFamily::Full) => return self.ignore(metric, Ignored::Full, points.count()),
+                Err(NoFamily::Kind(known)) => {
                     self.applier.reports.conflict(&name, known, kind, &self.target.service);
                     return self.ignore(metric, Ignored::Conflict, points.count());
                 }

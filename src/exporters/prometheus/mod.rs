@@ -2,7 +2,7 @@
 //!
 //! In:   metrics of every kind; pages of connectors (span metrics), rendered where they are kept.
 //! Out:  the page at `/metrics`, in the format the scraper asks for.
-//! Full: holds what arrives until it expires; there is no queue. A scrape blocks no export for longer than a thousand rows take to copy.
+//! Full: holds what arrives until it expires, at most `max_series` series; there is no queue. A scrape blocks no export for longer than a thousand rows take to copy.
 //! Lost: series without a point for `metric_expiration`; when the process ends, all series that no snapshot holds.
 //!
 //! ```yaml
@@ -18,9 +18,10 @@
 //!     resource_constant_labels: { included: ["k8s.*"], excluded: ["*.uid"] }
 //!     without_scope_info: false
 //!     instance_fallback: true
+//!     max_series: 1000000
 //! ```
 //!
-//! Beside the Collector's keys there are two of weir's own. `instance_fallback` (default true): where a resource sets no
+//! Beside the Collector's keys there are three of weir's own. `max_series`: points of further series are left out, counted and said. `instance_fallback` (default true): where a resource sets no
 //! `service.instance.id`, the label `instance` is the pod's name, the container's id, host and process id, or the sender's address, so that
 //! replicas do not overwrite one another; false leaves it out, as the Collector does. `created_samples` (default false): OpenMetrics'
 //! `_created` samples.
@@ -102,6 +103,8 @@ pub struct Settings {
     pub instance_fallback: bool,
     /// See the module's text.
     pub created_samples: bool,
+    /// See the module's text.
+    pub max_series: usize,
 }
 
 /// `resource_constant_labels`
@@ -138,6 +141,7 @@ impl Default for Settings {
             translation_strategy: None,
             sending_queue: Section::absent(),
             instance_fallback: true,
+            max_series: 1_000_000,
             created_samples: false,
         }
     }
@@ -205,6 +209,7 @@ impl ExporterConfig for Config {
             sending_queue: self.settings.sending_queue.clone(),
             instance_fallback: self.settings.instance_fallback,
             created_samples: self.settings.created_samples,
+            max_series: self.settings.max_series,
             ..Settings::default()
         };
         self.settings.strategy() == Strategy::UnderscoreEscapingWithSuffixes

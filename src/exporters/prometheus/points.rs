@@ -62,10 +62,12 @@ pub(super) enum Ignored {
     Name,
     /// Another metric of this name has a different type.
     Conflict,
+    /// A new series, and there are as many as there may be.
+    Full,
 }
 
 impl Ignored {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Old,
         Self::Overlap,
         Self::NonMonotonicDelta,
@@ -74,6 +76,7 @@ impl Ignored {
         Self::Range,
         Self::Name,
         Self::Conflict,
+        Self::Full,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -86,6 +89,7 @@ impl Ignored {
             Self::Range => "range",
             Self::Name => "name",
             Self::Conflict => "conflict",
+            Self::Full => "full",
         }
     }
 }

@@ -20,7 +20,7 @@ const COUNTED_MAX: usize = 100;
 pub(super) struct Reports {
     telemetry: Telemetry,
     exporter: String,
-    ignored: [IntCounter; 8],
+    ignored: [IntCounter; Ignored::ALL.len()],
     series: IntGauge,
     said: Mutex<HashSet<(Ignored, String)>>,
     conflicts: Mutex<HashSet<String>>,
@@ -54,6 +54,19 @@ impl Reports {
         }
         if let Some(counter) = self.ignored.get(reason as usize) {
             counter.inc_by(points);
+        }
+        if reason == Ignored::Full {
+            if first(&self.said, (reason, String::new()), SAID_MAX) {
+                let (exporter, series) = (self.exporter.as_str(), self.series.get());
+                warn!(
+                    exporter,
+                    metric,
+                    service,
+                    series,
+                    "no room for another series: points of new ones are left out and counted; fewer labels or names, a shorter `metric_expiration` or a larger `max_series` help"
+                );
+            }
+            return;
         }
         // Repeated and late points are daily life; conflicts have a line of their own.
         let quiet = matches!(reason, Ignored::Old | Ignored::Conflict);

@@ -2,6 +2,7 @@
 //!
 //! In:   points, by [`Store::update`], a lock a family held for the points of one metric of one request.
 //! Out:  [`Snapshot`]s of a page, which copy a thousand rows at a time under that lock and write them without it.
+//! Full: points of new series are ignored (`full`) once `max_series` are held; the others go on.
 //! Lost: a series that got no point for `metric_expiration`, or a point without a recorded value.
 
 use std::{
@@ -44,11 +45,40 @@ struct Info {
     updated: u64,
 }
 
-#[derive(Default)]
 pub(super) struct Store {
     families: RwLock<HashMap<String, Arc<Rows>>>,
     infos: Mutex<Infos>,
-    series: Arc<AtomicUsize>,
+    room: Arc<Room>,
+}
+
+/// How many series there are, of so many.
+#[derive(Debug)]
+struct Room {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+impl Room {
+    fn is_full(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.max
+    }
+
+    fn take(&self) -> bool {
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < self.max).then_some(taken + 1)).is_ok()
+    }
+
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a family gets no series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoFamily {
+    /// The name is taken by one of this kind.
+    Kind(FamilyKind),
+    /// There is no room for another series.
+    Full,
 }
 
 /// The series of one family.
@@ -57,7 +87,7 @@ pub(super) struct Rows {
     kind: FamilyKind,
     unit: String,
     inner: Mutex<Inner>,
-    series: Arc<AtomicUsize>,
+    room: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -85,24 +115,30 @@ struct Row {
 /// The rows of a family, open for the points of one metric.
 pub(super) struct Open<'a> {
     inner: MutexGuard<'a, Inner>,
-    series: &'a AtomicUsize,
+    room: &'a Room,
     /// The time of the request, in nanoseconds.
     now: u64,
 }
 
 impl Store {
-    pub(super) fn series(&self) -> usize {
-        self.series.load(Ordering::Relaxed)
+    /// One for at most `max` series.
+    pub(super) fn new(max: usize) -> Self {
+        let room = Arc::new(Room { taken: AtomicUsize::new(0), max });
+        Self { families: RwLock::default(), infos: Mutex::default(), room }
     }
 
-    /// The rows of a family, made if need be; the kind that has the name if it is not `kind`.
-    pub(super) fn family(&self, name: &str, kind: FamilyKind, unit: &str) -> Result<Arc<Rows>, FamilyKind> {
+    pub(super) fn series(&self) -> usize {
+        self.room.taken.load(Ordering::Relaxed)
+    }
+
+    /// The rows of a family, made if need be.
+    pub(super) fn family(&self, name: &str, kind: FamilyKind, unit: &str) -> Result<Arc<Rows>, NoFamily> {
         if let Some(rows) = self.families.read().get(name) {
             if rows.kind == kind {
                 return Ok(rows.clone());
             }
             if !rows.inner.lock().is_empty() {
-                return Err(rows.kind);
+                return Err(NoFamily::Kind(rows.kind));
             }
         }
         let mut families = self.families.write();
@@ -112,16 +148,18 @@ impl Store {
             }
             let mut inner = rows.inner.lock();
             if !inner.is_empty() {
-                return Err(rows.kind);
+                return Err(NoFamily::Kind(rows.kind));
             }
             inner.gone = true;
+        } else if self.room.is_full() {
+            return Err(NoFamily::Full);
         }
         let rows = Arc::new(Rows {
             name: name.to_owned(),
             kind,
             unit: unit.to_owned(),
             inner: Mutex::default(),
-            series: self.series.clone(),
+            room: self.room.clone(),
         });
         families.insert(name.to_owned(), rows.clone());
         Ok(rows)
@@ -129,7 +167,11 @@ impl Store {
 
     pub(super) fn inform(&self, job: Option<&str>, instance: Option<&str>, labels: &LabelBlock, now: u64) {
         let mut infos = self.infos.lock();
-        let known = infos.entry((job.map(str::to_owned), instance.map(str::to_owned)));
+        let key = (job.map(str::to_owned), instance.map(str::to_owned));
+        if infos.len() >= self.room.max && !infos.contains_key(&key) {
+            return;
+        }
+        let known = infos.entry(key);
         let info = known.or_insert_with(|| Info { labels: Arc::new(labels.clone()), updated: now });
         info.updated = now;
         if *info.labels != *labels {
@@ -189,14 +231,14 @@ impl Store {
 
     /// Reads what [`begin_saving`](Self::begin_saving) and [`Families::save`] wrote.
     pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        let store = Self::default();
+        let store = Self::new(usize::MAX);
         let text = |from: &mut Reader<'_>| from.text().map(str::to_owned);
         let infos = many(from, 4, |from| {
             let target = (from.option(text)?, from.option(text)?);
             Ok((target, Info { labels: read_labels(from)?, updated: from.number()? }))
         })?;
         *store.infos.lock() = infos.into_iter().collect();
-        let families = many(from, 6, |from| Rows::read(from, &store.series))?;
+        let families = many(from, 6, |from| Rows::read(from, &store.room))?;
         let count = families.len();
         let by_name: HashMap<String, Arc<Rows>> = families.into_iter().map(|rows| (rows.name.clone(), Arc::new(rows))).collect();
         if by_name.len() != count {
@@ -216,16 +258,16 @@ impl Store {
         // New series are counted where all are.
         *families = other.families.into_inner();
         *self.infos.lock() = other.infos.into_inner();
-        self.series.store(0, Ordering::Relaxed);
+        self.room.taken.store(0, Ordering::Relaxed);
         for rows in families.values_mut() {
             let inner = std::mem::take(&mut *rows.inner.lock());
-            self.series.fetch_add(inner.by_labels.len(), Ordering::Relaxed);
+            self.room.taken.fetch_add(inner.by_labels.len(), Ordering::Relaxed);
             *rows = Arc::new(Rows {
                 name: rows.name.clone(),
                 kind: rows.kind,
                 unit: rows.unit.clone(),
                 inner: Mutex::new(inner),
-                series: self.series.clone(),
+                room: self.room.clone(),
             });
         }
     }
@@ -270,7 +312,7 @@ impl Rows {
         if inner.help.is_empty() {
             help.clone_into(&mut inner.help);
         }
-        Some(Open { inner, series: &self.series, now })
+        Some(Open { inner, room: &self.room, now })
     }
 
     fn begin_saving(&self) -> Writer {
@@ -287,7 +329,7 @@ impl Rows {
         out
     }
 
-    fn read(from: &mut Reader<'_>, series: &Arc<AtomicUsize>) -> Result<Self, Damaged> {
+    fn read(from: &mut Reader<'_>, room: &Arc<Room>) -> Result<Self, Damaged> {
         let (name, kind, unit) = (from.text()?.to_owned(), read_kind(from)?, from.text()?.to_owned());
         let mut inner = Inner { help: from.text()?.to_owned(), ..Inner::default() };
         inner.free = many(from, 1, Reader::small)?;
@@ -314,7 +356,7 @@ impl Rows {
         {
             return Err(from.damaged("a place that is not free"));
         }
-        Ok(Self { name, kind, unit, inner: Mutex::new(inner), series: series.clone() })
+        Ok(Self { name, kind, unit, inner: Mutex::new(inner), room: room.clone() })
     }
 
     /// Removes expired rows from number `from` on; the number to go on with.
@@ -324,7 +366,7 @@ impl Rows {
         for at in from..to {
             if inner.rows.get(at).is_some_and(|row| row.as_ref().is_some_and(|row| row.updated < oldest)) {
                 inner.remove(at as u32);
-                self.series.fetch_sub(1, Ordering::Relaxed);
+                self.room.give_back();
             }
         }
         (to < inner.rows.len()).then_some(to)
@@ -431,11 +473,11 @@ impl Open<'_> {
         let now = self.now;
         let at = match self.locate(key, labels) {
             Ok(at) => at,
+            Err(_) if !self.room.take() => return Err(Ignored::Full),
             Err(labels) => {
                 let row =
                     Row { labels: Arc::new(labels), keys: SmallVec::from_iter([key]), updated: now, point: Point::new(incoming) };
                 self.inner.insert(row);
-                self.series.fetch_add(1, Ordering::Relaxed);
                 return Ok(Taken::Plainly);
             }
         };
@@ -450,7 +492,7 @@ impl Open<'_> {
     pub(super) fn forget(&mut self, key: RawKey, labels: impl FnOnce() -> LabelBlock) {
         if let Ok(at) = self.locate(key, labels) {
             self.inner.remove(at);
-            self.series.fetch_sub(1, Ordering::Relaxed);
+            self.room.give_back();
         }
     }
 

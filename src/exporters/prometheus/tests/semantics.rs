@@ -224,6 +224,29 @@ fn the_collectors_behaviour_about_instances_can_be_had() {
 }
 
 #[test]
+fn holds_no_more_series_than_it_may_and_goes_on_with_those_it_has() {
+    let mut bench = Bench::new(r#"{"without_scope_info": true, "max_series": 3}"#);
+    let gauges = |names: &[&str], value: f64, second: u64| {
+        let metrics: Vec<_> = names.iter().map(|name| gauge(name, json!([point(value, 0, second)]))).collect();
+        request(json!(metrics))
+    };
+    bench.send(&gauges(&["a", "b", "c", "d", "e"], 1.0, 1));
+    bench.send(&gauges(&["a", "d"], 2.0, 2));
+    assert_eq!((bench.text().value("a", &[("job", "cart"), ("instance", "i")]), bench.applier.store.series()), (2.0, 3));
+    assert_eq!(bench.counted(PROMETHEUS_IGNORED, "reason", "full"), 3);
+    assert!(!bench.text().lines.iter().any(|line| line.name == "d"));
+    // Another label of a known name is another series.
+    let points = json!([{"asDouble": 1.0, "timeUnixNano": "1", "attributes": [{"key": "k", "value": {"stringValue": "v"}}]}]);
+    bench.send(&request(json!([gauge("a", points)])));
+    assert_eq!(bench.counted(PROMETHEUS_IGNORED, "reason", "full"), 4);
+    // What expires makes room.
+    bench.now += 600 * SECOND;
+    bench.applier.sweep(bench.now - 300 * SECOND);
+    bench.send(&gauges(&["d"], 3.0, 3));
+    assert_eq!((bench.text().value("d", &[("job", "cart"), ("instance", "i")]), bench.applier.store.series()), (3.0, 1));
+}
+
+#[test]
 fn tells_of_two_writers_on_one_series() {
     let bench = Bench::new(PLAIN);
     for (number, start, time) in [(5.0, 10, 20), (3.0, 0, 21), (6.0, 10, 22), (4.0, 0, 23)] {
