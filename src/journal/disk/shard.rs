@@ -45,9 +45,9 @@ use crate::{
 const GROUP_BYTES: usize = 1 << 20;
 /// Recent records kept in memory, so that who keeps up never reads the disk.
 const TAIL_BYTES: u64 = 4 << 20;
-/// From so many records in the last group on, the next group waits for as many, but not longer than [`GATHER`].
+/// From so many senders on, a group waits until all of them are in it, but not longer than [`GATHER`].
 const BUSY: usize = 4;
-const GATHER: Duration = Duration::from_micros(200);
+const GATHER: Duration = Duration::from_millis(1);
 /// How long a consumer's place may be newer than what is written of it.
 const CURSORS_WAIT: Duration = Duration::from_millis(20);
 /// How often the places are synced.
@@ -92,7 +92,17 @@ struct Inner {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// The writer waits for so many.
+    wanted: usize,
     closing: bool,
+}
+
+impl Queue {
+    /// Whether the writer has reason to wake up.
+    fn is_enough(&self) -> bool {
+        self.waiting.len() >= self.wanted || self.bytes >= GROUP_BYTES
+    }
 }
 
 struct Waiting {
@@ -143,7 +153,7 @@ impl DiskShard {
         });
         let now = Instant::now();
         let writer =
-            Writer { inner: inner.clone(), log, cursors, sync, written: now, synced: now, is_unsynced: false, group_len: 0 };
+            Writer { inner: inner.clone(), log, cursors, sync, written: now, synced: now, is_unsynced: false, senders: 0 };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
         Ok(Self { inner, writer: Mutex::new(Some(thread)) })
     }
@@ -397,15 +407,17 @@ impl Shard for DiskShard {
             }
         }
         let (written, waiting) = oneshot::channel();
-        let is_first = {
+        let wakes = {
             let mut queue = inner.queue.lock();
             if queue.closing {
                 return Err((AppendError::Disk { reason: "the journal is closed".into() }, record));
             }
+            let slept = queue.waiting.is_empty() || !queue.is_enough();
+            queue.bytes += record.batch.payload.len();
             queue.waiting.push_back(Waiting { record, written });
-            queue.waiting.len() == 1
+            slept && queue.is_enough()
         };
-        if is_first {
+        if wakes {
             inner.wake.notify_one();
         }
         let closed = || Err(AppendError::Disk { reason: "the journal is closed".into() });
@@ -544,8 +556,8 @@ struct Writer {
     synced: Instant,
     /// Places are written and not synced.
     is_unsynced: bool,
-    /// Records of the last group.
-    group_len: usize,
+    /// Records of the last group and those that came while it was written: how many senders wait for their answers, about.
+    senders: usize,
 }
 
 impl Writer {
@@ -555,8 +567,9 @@ impl Writer {
         loop {
             let closing = self.next_group(&inner, &mut group);
             if !group.is_empty() {
-                self.group_len = group.len();
+                self.senders = group.len();
                 self.write(&inner, &mut group);
+                self.senders += inner.queue.lock().waiting.len();
             } else if inner.fault().is_some() {
                 self.look_for_room(&inner);
             }
@@ -584,14 +597,23 @@ impl Writer {
             }
         }
         // Those whose answers just went out are about to come back: a moment later one sync serves them, too.
-        if self.group_len >= BUSY && queue.waiting.len() < self.group_len && !queue.closing {
-            inner.wake.wait_for(&mut queue, GATHER);
+        if self.senders >= BUSY && !queue.waiting.is_empty() {
+            queue.wanted = self.senders;
+            let deadline = Instant::now() + GATHER;
+            while !queue.is_enough() && !queue.closing {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if inner.wake.wait_for(&mut queue, left).timed_out() {
+                    break;
+                }
+            }
+            queue.wanted = 0;
         }
         let mut bytes = 0;
         while bytes < GROUP_BYTES
             && let Some(next) = queue.waiting.pop_front()
         {
             bytes += next.record.batch.payload.len();
+            queue.bytes -= next.record.batch.payload.len();
             group.push(next);
         }
         queue.closing
