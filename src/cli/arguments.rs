@@ -4,7 +4,7 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::config::GoDuration;
+use crate::{config::GoDuration, journal::Refusal, signal::UnixNanos};
 
 /// Receives OpenTelemetry, measures it, passes all of it on.
 ///
@@ -90,6 +90,9 @@ pub struct ConfigArgs {
     /// How much of the disk the journal may take: `10GiB`. Default: half of what is free at the start.
     #[arg(long, value_name = "SIZE", env = "WEIR_JOURNAL_MAX_SIZE")]
     pub journal_max_size: Option<String>,
+    /// How much of that may be dead letters, what a backend refused for good; the oldest go first. Default: a tenth.
+    #[arg(long, value_name = "SIZE", env = "WEIR_JOURNAL_MAX_LETTERS")]
+    pub journal_max_letters: Option<String>,
     /// The Collector's feature gates: accepted, without effect.
     #[arg(long, value_name = "GATES", hide = true)]
     pub feature_gates: Vec<String>,
@@ -246,8 +249,47 @@ pub enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Let go what is held for a consumer that is no longer in the configuration, or a whole topic. weir must not run on the directory.
+    /// What backends refused for good: how much of it, of whom, and why.
+    Letters {
+        #[command(flatten)]
+        which: LetterArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deliver dead letters once more, each to the consumer that refused it.
+    ///
+    /// A weir that runs on the directory does it at once, otherwise the next start. A letter is gone once it is delivered; one that is refused
+    /// again is kept, with one more attempt. `partial` letters hold what the backend took, too, and are meant only by `--reason partial`.
+    Replay(ReplayArgs),
+    /// Let go what is held for a consumer that is no longer in the configuration, a whole topic, or dead letters. weir must not run on the
+    /// directory.
     Rm(RmArgs),
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LetterArgs {
+    /// A consumer, as `weir journal letters` names it, or its component alone.
+    #[arg(long, value_name = "NAME")]
+    pub consumer: Option<String>,
+    /// rejected, refused, too_large, partial, given_up, denied or panic.
+    #[arg(long, value_name = "REASON", value_parser = refusal)]
+    pub reason: Option<Refusal>,
+    /// Refused since then: `2h` ago, or a time such as `2026-01-31T12:00:00Z`.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub which: LetterArgs,
+    /// At most so many letters, the oldest first; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub limit: u64,
+    /// Say which, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -280,19 +322,57 @@ pub struct DumpArgs {
     /// At most so many lines; 0: all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub limit: u64,
+    /// Dead letters instead of records: each line has why it is one under `letter`.
+    #[arg(long, conflicts_with_all = ["topic", "from"])]
+    pub letters: bool,
+    /// Of the dead letters only those of this consumer, or component.
+    #[arg(long, value_name = "NAME", requires = "letters")]
+    pub consumer: Option<String>,
+    /// Of the dead letters only those with this reason.
+    #[arg(long, value_name = "REASON", value_parser = refusal, requires = "letters")]
+    pub reason: Option<Refusal>,
+    /// Of the dead letters only those refused since then: `2h` ago, or a time.
+    #[arg(long, value_name = "TIME", value_parser = since, requires = "letters")]
+    pub since: Option<Since>,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct RmArgs {
     /// A consumer, as `weir journal ls` names it.
-    #[arg(long, value_name = "NAME", required_unless_present = "topic", conflicts_with = "topic")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["topic", "letters"], conflicts_with = "topic")]
     pub consumer: Option<String>,
+    /// Dead letters: all of them, or of a --consumer, with a --reason.
+    #[arg(long, conflicts_with = "topic")]
+    pub letters: bool,
+    /// Of the dead letters only those with this reason.
+    #[arg(long, value_name = "REASON", value_parser = refusal, requires = "letters")]
+    pub reason: Option<Refusal>,
     /// A topic with all its records and places.
     #[arg(long, value_name = "TOPIC")]
     pub topic: Option<String>,
     /// Do it; without it only what would go is said.
     #[arg(long)]
     pub yes: bool,
+}
+
+/// A moment, as a person says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    Ago(Duration),
+    At(UnixNanos),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Some(ago) = GoDuration::parse(text) {
+        return Ok(Since::Ago(ago));
+    }
+    let at = text.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_nanosecond()).ok());
+    at.map(|at| Since::At(UnixNanos(at)))
+        .ok_or_else(|| "expected how long ago, such as 2h, or a time such as 2026-01-31T12:00:00Z".to_owned())
+}
+
+fn refusal(text: &str) -> Result<Refusal, String> {
+    Refusal::parse(text).ok_or_else(|| format!("expected one of {}", Refusal::ALL.map(Refusal::as_str).join(", ")))
 }
 
 /// 16 bytes.

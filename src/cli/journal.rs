@@ -22,7 +22,8 @@ pub(super) fn persistence(file: &File) -> Result<Option<Persistence>, String> {
         JournalMode::Durable => true,
     };
     let bytes_max = file.journal.max_size.map(|size| size.0);
-    let of = |directory| Persistence { directory, sync, bytes_max };
+    let letters_bytes_max = file.journal.max_letters.map(|size| size.0);
+    let of = |directory| Persistence { directory, sync, bytes_max, letters_bytes_max };
     if let Some((directory, key)) = asked_for(file) {
         return match choose_directory(std::slice::from_ref(&directory)) {
             Ok(directory) => Ok(Some(of(directory))),

@@ -16,6 +16,7 @@ use super::{
     FAILED, WRONG,
     arguments::{ConfigArgs, DumpArgs, InspectArgs, JournalArgs, JournalCommand, JournalPlace, RmArgs, TraceId},
     journal,
+    journal_letters::{self, OfTrace, letters_text},
     run::say,
     start::{self, TABLES},
 };
@@ -36,7 +37,7 @@ use crate::{
 
 /// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub(super) enum Failed {
     #[error("{0}")]
     Wrong(String),
     #[error(transparent)]
@@ -73,17 +74,21 @@ fn execute(args: &JournalArgs, out: &mut dyn Write) -> Result<u8, Failed> {
         JournalCommand::Ls { json } => ls(&found, *json, out),
         JournalCommand::Inspect(args) => inspect(&found.journal, args, out),
         JournalCommand::Verify { topic } => verify(&found.journal, topic.as_deref(), out),
+        JournalCommand::Dump(args) if args.letters => journal_letters::dump(&found.journal, args, out),
         JournalCommand::Dump(args) => dump(&found.journal, args, out),
         JournalCommand::Where { trace_id, json } => locate(&found, *trace_id, *json, out),
+        JournalCommand::Letters { which, json } => journal_letters::letters(&found, which, *json, out),
+        JournalCommand::Replay(args) => journal_letters::replay(&found, args, out),
+        JournalCommand::Rm(args) if args.letters => journal_letters::rm(&found.journal, args, out),
         JournalCommand::Rm(args) => rm(&found, args, out),
     }
 }
 
 /// A journal, and what its configuration says of it.
-struct Found {
-    journal: Journal,
+pub(super) struct Found {
+    pub(super) journal: Journal,
     /// Of a configuration that was named.
-    plan: Option<Plan>,
+    pub(super) plan: Option<Plan>,
 }
 
 impl Found {
@@ -109,7 +114,7 @@ impl Found {
     }
 
     /// Whether a named configuration has the consumer.
-    fn has(&self, consumer: &str) -> bool {
+    pub(super) fn has(&self, consumer: &str) -> bool {
         self.plan.as_ref().is_some_and(|plan| plan.consumers.iter().any(|planned| planned.subscriber_name() == consumer))
     }
 
@@ -195,8 +200,14 @@ fn ls(found: &Found, as_json: bool, out: &mut dyn Write) -> Result<u8, Failed> {
             writeln!(out, "  {}{}", consumer_text(consumer, age(consumer.oldest)), stranger(found, &consumer.name))?;
         }
     }
+    let letters = journal_letters::total(&found.journal)?;
+    if letters.records > 0 && !as_json {
+        writeln!(out, "dead letters  {}  (`weir journal letters`)", letters_text(letters))?;
+    }
     if as_json {
-        let whole = json!({ "directory": found.journal.path().display().to_string(), "shards": all });
+        let path = found.journal.path().display().to_string();
+        let letters = json!({ "letters": letters.records, "items": letters.items, "bytes": letters.bytes });
+        let whole = json!({ "directory": path, "shards": all, "dead_letters": letters });
         writeln!(out, "{whole:#}")?;
     }
     Ok(0)
@@ -264,7 +275,7 @@ fn record_text(record: &JournalRecord) -> String {
     text
 }
 
-fn lost_text(lost: &LostRecords) -> String {
+pub(super) fn lost_text(lost: &LostRecords) -> String {
     let items = lost.items.map_or_else(String::new, |items| format!(", {}", counted(items, "item")));
     let which = if lost.to > lost.offset + 1 { format!("{} to {}", lost.offset, lost.to - 1) } else { lost.offset.to_string() };
     format!("{which}  damaged{items}  {}:{}", lost.path.display(), lost.at)
@@ -308,9 +319,9 @@ fn verify(journal: &Journal, topic: Option<&str>, out: &mut dyn Write) -> Result
 }
 
 /// Keeps what a person asked for.
-struct Filter<'a> {
-    service: Option<&'a str>,
-    trace_id: Option<TraceId>,
+pub(super) struct Filter<'a> {
+    pub(super) service: Option<&'a str>,
+    pub(super) trace_id: Option<TraceId>,
 }
 
 impl Filter<'_> {
@@ -319,7 +330,7 @@ impl Filter<'_> {
     }
 
     /// What is left of a record; `None`: nothing.
-    fn apply(&mut self, signal: Signal, payload: &Bytes, items: u64) -> Option<(Bytes, u64)> {
+    pub(super) fn apply(&mut self, signal: Signal, payload: &Bytes, items: u64) -> Option<(Bytes, u64)> {
         if self.service.is_none() && self.trace_id.is_none() {
             return Some((payload.clone(), items));
         }
@@ -396,7 +407,7 @@ fn dump(journal: &Journal, args: &DumpArgs, out: &mut dyn Write) -> Result<u8, F
 fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) -> Result<u8, Failed> {
     let mut filter = Filter { service: None, trace_id: Some(trace_id) };
     let mut all = Vec::new();
-    let mut code = 0;
+    let (letters, mut code) = OfTrace::find(&found.journal, trace_id)?;
     for shard in found.journal.shards()? {
         // The places before the records: what a consumer is past now is still said to be held, never the other way round.
         let stock = found.stock(&shard)?;
@@ -410,8 +421,13 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
                 }
             };
             let Some((_, items)) = filter.apply(record.signal, &record.payload, record.items) else { continue };
-            let standing: Vec<(&ConsumerStock, &str)> =
-                stock.consumers.iter().map(|consumer| (consumer, standing(found, consumer, &record))).collect();
+            let refusal = |consumer: &ConsumerStock| {
+                let why = letters.refusal(&consumer.name, &shard.topic, shard.number, record.offset)?;
+                Some(format!("{why} (in the dead letters)"))
+            };
+            let standing = |consumer| refusal(consumer).unwrap_or_else(|| standing(found, consumer, &record).to_owned());
+            let standing: Vec<(&ConsumerStock, String)> =
+                stock.consumers.iter().map(|consumer| (consumer, standing(consumer))).collect();
             if as_json {
                 let consumers: Vec<Value> =
                     standing.iter().map(|(consumer, standing)| json!({ "name": consumer.name, "standing": standing })).collect();
@@ -438,8 +454,12 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
         }
     }
     if as_json {
+        all.extend(letters.json());
         writeln!(out, "{:#}", Value::from(all))?;
-    } else if all.is_empty() {
+        return Ok(code);
+    }
+    letters.show(out)?;
+    if all.is_empty() && letters.is_empty() {
         writeln!(
             out,
             "not in the journal: it was delivered to all (a record is gone once every consumer has passed it), dropped with a reason that `weir journal ls` counts, or it never came in"
@@ -502,15 +522,15 @@ fn amount(lag: Lag) -> Value {
     json!({ "records": lag.records, "items": lag.items, "bytes": lag.bytes })
 }
 
-fn amount_text(lag: Lag) -> String {
+pub(super) fn amount_text(lag: Lag) -> String {
     format!("{}  {}  {}", counted(lag.records, "record"), counted(lag.items, "item"), size(lag.bytes))
 }
 
-fn counted(number: u64, what: &str) -> String {
+pub(super) fn counted(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -520,7 +540,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// `3d4h`, `2h5m`, `1m20s`, `0.3s`
-fn span(duration: Duration) -> String {
+pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{:.1}s", duration.as_secs_f64()),
@@ -531,12 +551,12 @@ fn span(duration: Duration) -> String {
 }
 
 /// RFC 3339.
-fn time(at: UnixNanos) -> String {
+pub(super) fn time(at: UnixNanos) -> String {
     Timestamp::from_nanosecond(i128::from(at.0)).map_or_else(|_| format!("{} ns", at.0), |at| at.to_string())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use clap::Parser;
@@ -556,10 +576,10 @@ mod tests {
         signal::{Batch, Context},
     };
 
-    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    pub(in crate::cli) const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-    async fn written(path: &std::path::Path) {
-        let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(16 << 20) };
+    pub(in crate::cli) async fn written(path: &std::path::Path) {
+        let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(16 << 20), letters_bytes_max: None };
         let directory = Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned()], Clock::system()).unwrap();
         let room = Arc::new(Notify::new());
         let shard = directory.shard(TopicId(0), "traces", Signal::Traces, 0, 1 << 40, room.clone()).unwrap();
@@ -598,7 +618,7 @@ mod tests {
     }
 
     /// The exit code and what is printed, or the error.
-    fn weir(path: &std::path::Path, words: &[&str]) -> Result<(u8, String), String> {
+    pub(in crate::cli) fn weir(path: &std::path::Path, words: &[&str]) -> Result<(u8, String), String> {
         let all = ["weir", "journal", "--data-dir", path.to_str().unwrap()].into_iter().chain(words.iter().copied());
         let Some(Command::Journal(args)) = Arguments::try_parse_from(all).map_err(|error| error.to_string())?.command else {
             panic!("another command")

@@ -6,6 +6,7 @@
 pub mod arguments;
 mod journal;
 mod journal_commands;
+mod journal_letters;
 mod loops;
 mod migrate;
 mod run;

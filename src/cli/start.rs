@@ -175,6 +175,7 @@ pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
         ("--journal", "mode", &args.journal),
         ("--data-dir", "directory", &args.data_dir),
         ("--journal-max-size", "max_size", &args.journal_max_size),
+        ("--journal-max-letters", "max_letters", &args.journal_max_letters),
     ];
     for (name, key, value) in journal {
         if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {

@@ -91,6 +91,11 @@ impl Chain {
         result
     }
 
+    /// For a letter that is sent once more: it was counted when it came in.
+    pub(super) fn run_again(&self, record: &Record) -> Chained {
+        self.compute(record, false)
+    }
+
     fn compute(&self, record: &Record, counts: bool) -> Chained {
         let mut batch = record.batch.clone();
         let mut dropped = 0;

@@ -10,14 +10,16 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::error;
 
 use super::{
-    Consumer, DeadLetters, Letter,
+    Consumer, DeadLetters,
     caught::caught,
     consumer::{LINGER, LITTLE, RECORDS_MAX},
+    consumer_name,
 };
 use crate::{
     component::{Connector, Derived, Stateful},
-    journal::{DropReason, NewRecord, Position, Record, Settled, SourceId, Topic},
+    journal::{DropReason, Letter, NewRecord, Note, Position, Record, Refusal, Settled, SourceId, Topic},
     runtime::{Clock, Shutdown},
+    signal::Batch,
 };
 
 /// A connector with the topics it appends to; shared by the pipelines that end in it.
@@ -115,7 +117,19 @@ pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Sh
         for record in records.drain(..) {
             bytes += record.batch.payload.len();
             let position = record.position;
-            let settled = take(&consumer, &shared, record, &mut derived);
+            let settled = match take(&consumer, &shared, &record, &mut derived) {
+                Ok(settled) => settled,
+                Err(message) => {
+                    let items = record.batch.items;
+                    let letter = letter(&consumer, &shared, record, &message);
+                    tokio::select! {
+                        biased;
+                        () = abort.cancelled() => break 'reading,
+                        () = shared.dead_letters.put(vec![letter]) => {}
+                    }
+                    Settled::dropped(DropReason::Rejected, items)
+                }
+            };
             if !derived.is_empty() {
                 tokio::select! {
                     biased;
@@ -132,24 +146,32 @@ pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Sh
     consumer.cursor.abandon(DropReason::Shutdown)
 }
 
-/// What became of one record.
-fn take(consumer: &Consumer, shared: &SharedConnector, record: Record, derived: &mut Vec<Derived>) -> Settled {
-    let whole = record.batch.clone();
+/// What became of one record, or the words of a panic on it.
+fn take(consumer: &Consumer, shared: &SharedConnector, record: &Record, derived: &mut Vec<Derived>) -> Result<Settled, String> {
+    let items = record.batch.items;
     let taken = caught(|| {
-        let chained = consumer.chain.run(&record);
+        let chained = consumer.chain.run(record);
         let mut settled = Settled::dropped(DropReason::Processor, chained.dropped);
         if let Some(batch) = chained.batch {
-            settled.delivered = whole.items.saturating_sub(chained.dropped);
-            shared.connector.lock().consume_from(&consumer.pipeline, &Record { batch, ..record }, derived);
+            settled.delivered = items.saturating_sub(chained.dropped);
+            shared.connector.lock().consume_from(&consumer.pipeline, &Record { batch, ..record.clone() }, derived);
         }
         settled
     });
-    taken.unwrap_or_else(|reason| {
-        derived.clear();
-        let items = whole.items;
-        shared.dead_letters.put(Letter { exporter: consumer.id.clone(), batch: whole, message: reason });
-        Settled::dropped(DropReason::Rejected, items)
-    })
+    taken.inspect_err(|_| derived.clear())
+}
+
+fn letter(consumer: &Consumer, shared: &SharedConnector, record: Record, message: &str) -> Letter {
+    let note = Note {
+        consumer: consumer_name(&consumer.id, &consumer.pipeline).into(),
+        origin: shared.dead_letters.origin(record.position),
+        refused: shared.clock.now(),
+        reason: Refusal::Panic,
+        message: Note::bounded(message),
+        attempts: 1,
+        is_processed: false,
+    };
+    Letter { note, received: record.received, batch: Batch { index: None, ..record.batch } }
 }
 
 #[cfg(test)]
@@ -161,7 +183,7 @@ mod tests {
         delivery::Chain,
         internal_telemetry::Telemetry,
         journal::{Accounts, Appending, LagBound, MemoryShard, OnOverflow, Sources, Subscriber, TopicId},
-        signal::{Batch, ComponentId, Signal, UnixNanos},
+        signal::{ComponentId, Signal, UnixNanos},
     };
 
     /// Passes on what it is given; panics at 13 items.
@@ -208,7 +230,7 @@ mod tests {
         let (input, output) = (topic(0), topic(1));
         let cursor = input.cursor(&subscriber(LagBound::NONE));
         drop(output.cursor(&subscriber(LagBound { records: output_records, ..LagBound::NONE })));
-        let letters = Arc::new(DeadLetters::new(&Telemetry::default()));
+        let letters = Arc::new(DeadLetters::in_memory(Arc::new([]), &Telemetry::default()));
         let shared = Arc::new(SharedConnector {
             connector: Mutex::new(Box::new(Forward)),
             state: None,
@@ -226,6 +248,7 @@ mod tests {
             cursor,
             chain: Arc::new(Chain::new(Vec::new(), 1)),
             depth: 0,
+            replays: None,
         };
         let (drain, abort) = (Shutdown::new(), Shutdown::new());
         let task = tokio::spawn(run(consumer, shared, drain.clone(), abort.clone()));
@@ -270,7 +293,7 @@ mod tests {
         assert_eq!(rig.task.await.unwrap(), 0);
         let books = rig.accounts.books();
         assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (3, 13));
-        let told: Vec<String> = rig.letters.letters().into_iter().map(|letter| letter.message).collect();
+        let told: Vec<String> = rig.letters.letters().into_iter().map(|letter| letter.note.message).collect();
         assert_eq!(told, ["panic: 13 is not taken"]);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Chain;
+use tokio::sync::mpsc;
+
+use super::{Chain, Replay};
 use crate::{
     journal::Cursor,
     signal::{ComponentId, Signal},
@@ -18,6 +20,13 @@ pub struct Consumer {
     pub chain: Arc<Chain>,
     /// How many connectors lie before it: 0 reads what receivers took.
     pub depth: usize,
+    /// Dead letters of this consumer that are to be sent once more.
+    pub replays: Option<mpsc::Receiver<Replay>>,
+}
+
+/// The name of a consumer's place in the journal.
+pub fn consumer_name(component: &ComponentId, pipeline: &str) -> String {
+    format!("{component} in pipeline {pipeline}")
 }
 
 /// Records taken from a topic at once at most.

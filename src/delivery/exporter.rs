@@ -7,21 +7,21 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    Breaker, Consumer, DeadLetters, Fill, Letter, Policy,
+    Breaker, Consumer, DeadLetters, Fill, Policy, Replay,
     caught::caught,
     consumer::{LINGER, LITTLE},
-    journey::{Share, Shares},
+    journey::{NOWHERE, Share, Shares},
     traffic::Traffic,
 };
 use crate::{
     component::Exporter,
     internal_telemetry::ExporterMetrics,
-    journal::{DropReason, Record, Settled},
+    journal::{DropReason, Letter, Note, Record, Refusal, Settled, SourceId},
     runtime::{Clock, Health, Shutdown},
-    signal::{ComponentId, Signal},
+    signal::{Batch, ComponentId, Signal},
 };
 
 /// One exporter of a configuration, with what its consumers share.
@@ -54,6 +54,9 @@ pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: 
     let mut traffic = Traffic::new(destination.clone(), policy.clone(), consumer.pipeline.clone());
     let mut records = Vec::new();
     let mut open = destination.breaker(consumer.signal).watch();
+    let mut replays = consumer.replays.take();
+    // A letter and what was read take turns.
+    let mut is_replays_turn = true;
     loop {
         let (room, idle, draining) = (traffic.has_room() && !consumer.cursor.is_full(), traffic.is_idle(), drain.is_cancelled());
         if draining && traffic.is_empty() && !consumer.cursor.has_unread() {
@@ -67,12 +70,17 @@ pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: 
                 let stalled = *open.borrow_and_update();
                 consumer.cursor.set_stalled(stalled);
             }
+            Some(replay) = next_replay(&mut replays), if room && !draining && (is_replays_turn || !consumer.cursor.has_unread()) => {
+                is_replays_turn = false;
+                replayed(&consumer, &destination, &mut traffic, replay);
+            }
             () = enough(&consumer, &policy, idle, draining, &destination.clock), if room => {
+                is_replays_turn = true;
                 let bytes = policy.request_bytes.min(policy.flying_bytes_max);
                 consumer.cursor.read(policy.records_max(), bytes, &mut records);
                 let read_bytes: usize = records.iter().map(|record| record.batch.payload.len()).sum();
                 traffic.count(records.len(), &mut consumer.cursor);
-                for shares in gather(&mut consumer, &destination, &policy, &mut records) {
+                for shares in gather(&mut consumer, &destination, &policy, &mut records, &mut traffic) {
                     traffic.depart(shares);
                 }
                 if read_bytes < LITTLE && policy.fill == Fill::WhenIdle && !draining {
@@ -112,17 +120,61 @@ async fn enough(consumer: &Consumer, policy: &Policy, idle: bool, draining: bool
     }
 }
 
+/// `None` at once where there are none to come.
+async fn next_replay(replays: &mut Option<mpsc::Receiver<Replay>>) -> Option<Replay> {
+    let replay = replays.as_mut()?.recv().await;
+    if replay.is_none() {
+        *replays = None;
+    }
+    replay
+}
+
+/// What is known of a record that the processors did not survive.
+fn panicked(note: Note, message: String, destination: &Destination) -> Note {
+    Note {
+        refused: destination.clock.now(),
+        reason: Refusal::Panic,
+        message: Note::bounded(&message),
+        attempts: note.attempts.saturating_add(1),
+        is_processed: false,
+        ..note
+    }
+}
+
+/// A letter is sent once more: as it was refused, or through the processors that failed on it.
+fn replayed(consumer: &Consumer, destination: &Destination, traffic: &mut Traffic, replay: Replay) {
+    let Letter { note, received, batch } = replay.letter.clone();
+    if note.is_processed {
+        traffic.replay(replay, Some(batch), Vec::new());
+        return;
+    }
+    let record = Record { position: NOWHERE, source: SourceId(u16::MAX), received, batch: batch.clone(), derived_from: None };
+    match caught(|| consumer.chain.run_again(&record)) {
+        Ok(chained) => traffic.replay(replay, chained.batch, Vec::new()),
+        Err(message) => {
+            let note = panicked(note, message, destination);
+            traffic.replay(replay, None, vec![Letter { note, received, batch }]);
+        }
+    }
+}
+
 /// Runs the pipeline's processors and joins what is left into requests of one context, within the policy's bounds.
-fn gather(consumer: &mut Consumer, destination: &Destination, policy: &Policy, records: &mut Vec<Record>) -> Vec<Shares> {
+fn gather(
+    consumer: &mut Consumer,
+    destination: &Destination,
+    policy: &Policy,
+    records: &mut Vec<Record>,
+    traffic: &mut Traffic,
+) -> Vec<Shares> {
     let mut requests: Vec<Shares> = Vec::new();
     let (mut bytes, mut items) = (0, 0);
     for record in records.drain(..) {
         let chained = match caught(|| consumer.chain.run(&record)) {
             Ok(chained) => chained,
             Err(message) => {
-                let Record { position, batch, .. } = record;
-                consumer.cursor.settle(position, &Settled::dropped(DropReason::Rejected, batch.items));
-                destination.dead_letters.put(Letter { exporter: destination.id.clone(), batch, message });
+                let Record { position, batch, received, .. } = record;
+                let note = panicked(traffic.note(position), message, destination);
+                traffic.bury(position, Letter { note, received, batch: Batch { index: None, ..batch } });
                 continue;
             }
         };
@@ -130,7 +182,7 @@ fn gather(consumer: &mut Consumer, destination: &Destination, policy: &Policy, r
             consumer.cursor.settle(record.position, &Settled::dropped(DropReason::Processor, chained.dropped));
             continue;
         };
-        let share = Share { position: record.position, processed_away: chained.dropped, batch };
+        let share = Share { position: record.position, received: record.received, processed_away: chained.dropped, batch };
         let joins = requests.last().and_then(|last| last.first()).is_some_and(|first| {
             (!(destination.splits_by_context || policy.splits_by_context) || first.batch.context == share.batch.context)
                 && bytes + share.batch.payload.len() <= policy.request_bytes.max(1)

@@ -6,21 +6,24 @@
 use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tracing::{Instrument, error, info, warn};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::{
-    Destination, Letter, Policy,
+    Destination, Policy, Replay,
     breaker::{Change, Verdict},
     caught::caught_async,
 };
 use crate::{
     component::{Outcome, Request, RetryCause},
     internal_telemetry::{export_span, span_failed},
-    journal::{DropReason, Position, Settled},
+    journal::{DropReason, Letter, LetterRef, Note, Position, Refusal, Settled, TopicId},
     otlp::split_by_items,
     runtime::State,
-    signal::{Batch, Signal},
+    signal::{Batch, Signal, UnixNanos},
 };
 
 /// Attempts that a request gets where something is wrong with it alone.
@@ -32,11 +35,14 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const IN_ORDER_MAX: Duration = Duration::from_mins(5);
 /// The status of a refusal that is a panic of the exporter: none that a backend has.
 const PANIC: u16 = u16::MAX;
+/// The position of what comes from no topic: a letter that is sent once more.
+pub(super) const NOWHERE: Position = Position { topic: TopicId(u16::MAX), shard: 0, offset: 0 };
 
 /// A part of a request: what is left of one record.
 #[derive(Clone)]
 pub(super) struct Share {
     pub(super) position: Position,
+    pub(super) received: UnixNanos,
     /// What the processors dropped of the record already.
     pub(super) processed_away: u64,
     pub(super) batch: Batch,
@@ -67,13 +73,29 @@ enum Half {
 struct Refused {
     status: u16,
     message: String,
+    tries: u32,
     parts: Parts,
+}
+
+/// A letter that is sent once more.
+struct Replayed {
+    at: LetterRef,
+    note: Note,
+    /// Told once it is settled on disk.
+    done: oneshot::Sender<()>,
 }
 
 pub(super) struct Journey {
     /// The next one last.
     pieces: Vec<Piece>,
     pub(super) finished: Finished,
+    /// When the records of `finished` were received.
+    received: SmallVec<[UnixNanos; 4]>,
+    /// Refused for good, and not written down yet: what they come from is not settled before.
+    letters: Vec<Letter>,
+    /// It is a letter that is sent once more, and settles no record.
+    pub(super) is_replay: bool,
+    replayed: Option<Replayed>,
     pub(super) bytes: usize,
     /// Records that its consumer had read when it began.
     pub(super) read: u64,
@@ -98,13 +120,19 @@ pub(super) struct Route<'a> {
     pub(super) destination: &'a Destination,
     pub(super) policy: &'a Policy,
     pub(super) pipeline: &'a Arc<str>,
+    /// The name of its place in the journal.
+    pub(super) consumer: &'a Arc<str>,
 }
 
 enum Answer {
     /// So many items are dropped for the reason, the rest is delivered.
     Settled(Option<DropReason>, u64),
-    /// Try again in smaller pieces.
-    Split,
+    /// To the dead letters with all of it.
+    Dead(Refusal, String),
+    /// So many items are refused for good, and nobody says which.
+    Partly(u64, String),
+    /// Try again in smaller pieces; what cannot be split is refused with these words.
+    Split(Refusal, String),
     Refused(u16, String),
     /// Try again later, beside the others or, where it keeps its place, before them.
     Later {
@@ -118,6 +146,7 @@ impl Journey {
     pub(super) fn new(shares: Shares, read: u64, policy: &Policy) -> Self {
         let finished =
             shares.iter().map(|share| (share.position, Settled::dropped(DropReason::Processor, share.processed_away))).collect();
+        let received = shares.iter().map(|share| share.received).collect();
         let parts: Parts = shares.into_iter().map(|share| share.batch).enumerate().collect();
         let bytes = parts.iter().map(|(_, batch)| batch.payload.len()).sum();
         let mut pieces = within_bounds(parts, policy);
@@ -125,6 +154,10 @@ impl Journey {
         Self {
             pieces: pieces.into_iter().map(|parts| Piece { parts, half: Half::Whole }).collect(),
             finished,
+            received,
+            letters: Vec::new(),
+            is_replay: false,
+            replayed: None,
             bytes,
             read,
             due: None,
@@ -135,6 +168,29 @@ impl Journey {
             denied: false,
             hurried: false,
         }
+    }
+
+    /// One that sends a letter once more: `batch` is what is to be sent of it, `back` what was refused already.
+    pub(super) fn replay(replay: Replay, batch: Option<Batch>, back: Vec<Letter>, read: u64, policy: &Policy) -> Self {
+        let Replay { at, letter: Letter { note, received, .. }, done } = replay;
+        let share = |batch| Share { position: NOWHERE, received, processed_away: 0, batch };
+        let mut journey = Self::new(batch.into_iter().map(share).collect(), read, policy);
+        (journey.letters, journey.is_replay, journey.replayed) = (back, true, Some(Replayed { at, note, done }));
+        journey
+    }
+
+    /// One that only takes a record to the dead letters.
+    pub(super) fn burial(position: Position, letter: Letter, read: u64, policy: &Policy) -> Self {
+        let items = letter.batch.items;
+        let mut journey = Self::new(Shares::new(), read, policy);
+        journey.finished.push((position, Settled::dropped(DropReason::Rejected, items)));
+        journey.letters.push(letter);
+        journey
+    }
+
+    /// Whether something has to be written down before it is settled.
+    pub(super) fn has_letters(&self) -> bool {
+        !self.letters.is_empty() || self.replayed.is_some()
     }
 
     /// Whether all its items are accounted for.
@@ -152,13 +208,31 @@ impl Journey {
             if let Answer::Later { keeps_place } = answer {
                 self.pieces.push(piece);
                 if !keeps_place {
-                    return self;
+                    break;
                 }
                 continue;
             }
             self.answered(piece, answer, route);
         }
+        self.write(route).await;
         self
+    }
+
+    /// Writes its letters down. A letter that was sent once more is crossed out when all of it is accounted for, not before.
+    async fn write(&mut self, route: Route<'_>) {
+        let letters = &route.destination.dead_letters;
+        if self.is_replay {
+            if self.is_done()
+                && let Some(Replayed { at, done, .. }) = self.replayed.take()
+            {
+                letters.settle(at, std::mem::take(&mut self.letters)).await;
+                if done.send(()).is_err() {
+                    debug!("whoever counts replayed letters is gone");
+                }
+            }
+        } else if !self.letters.is_empty() {
+            letters.put(std::mem::take(&mut self.letters)).await;
+        }
     }
 
     /// Gives up what fails again and again while others are taken: a single record, or records that share credentials, at once; of several
@@ -191,56 +265,93 @@ impl Journey {
         let head = if let Half::Tail(head) = half { head } else { None };
         match answer {
             Answer::Later { .. } => {}
-            Answer::Settled(reason, rejected) => route.settle(&parts, reason, rejected, &mut self.finished),
-            Answer::Split => self.split(parts, "refused, and it cannot be split", route),
+            Answer::Settled(reason, dropped) => {
+                if let (Some(replayed), Some(_), 1..) =
+                    (&self.replayed, reason.filter(|reason| *reason != DropReason::Nop), dropped)
+                {
+                    // Not delivered, and not refused either: the letter stays what it was.
+                    let Note { reason, message, .. } = replayed.note.clone();
+                    self.bury(&parts, reason, &message, tries, route);
+                }
+                route.settle(&parts, reason, dropped, &mut self.finished);
+            }
+            Answer::Dead(refusal, message) => self.reject(&parts, refusal, &message, tries + 1, route),
+            Answer::Partly(rejected, message) => {
+                self.bury(&parts, Refusal::Partial, &message, tries + 1, route);
+                route.settle(&parts, Some(DropReason::Rejected), rejected, &mut self.finished);
+            }
+            Answer::Split(refusal, message) => self.split(parts, refusal, &message, tries + 1, route),
             // Records that share credentials share their fate.
             Answer::Hopeless if denied || parts.len() < 2 => {
                 let message = format!("{} (after {tries} attempts, while others are taken)", self.reason);
-                route.reject(&parts, &message, &mut self.finished);
+                let refusal = if denied { Refusal::Denied } else { Refusal::GivenUp };
+                self.reject(&parts, refusal, &message, tries, route);
             }
             Answer::Hopeless => {
                 self.hurried = true;
                 self.pieces.extend(halves(&parts).into_iter().rev().map(|parts| Piece { parts, half: Half::Whole }));
             }
             Answer::Refused(status, message) => {
+                let tries = tries + 1;
                 if let Some(head) = head.as_ref().filter(|head| head.status == status) {
                     // Both halves with the same status, which says nothing about the data: smaller pieces would only be more requests.
-                    route.reject(&head.parts, &head.message, &mut self.finished);
-                    route.reject(&parts, &message, &mut self.finished);
+                    self.reject(&head.parts, refusal_of(status), &head.message, head.tries, route);
+                    self.reject(&parts, refusal_of(status), &message, tries, route);
                     return;
                 }
                 // The other half shows whether it is worth while to look for one record.
                 if let Some(Piece { half: Half::Tail(other @ None), .. }) = self.pieces.last_mut().filter(|_| is_head) {
-                    *other = Some(Refused { status, message, parts });
+                    *other = Some(Refused { status, message, tries, parts });
                     return;
                 }
-                self.split_refused(parts, &message, route);
+                self.split_refused(Refused { status, message, tries, parts }, route);
             }
         }
-        if let Some(Refused { message, parts, .. }) = head {
-            self.split_refused(parts, &message, route);
+        if let Some(head) = head {
+            self.split_refused(head, route);
         }
     }
 
-    fn split(&mut self, parts: Parts, message: &str, route: Route<'_>) {
+    fn split(&mut self, parts: Parts, refusal: Refusal, message: &str, tries: u32, route: Route<'_>) {
         let smaller = halves(&parts);
         if smaller.len() < 2 {
             // Its items cannot be told apart any further: no attempt would be a different one.
-            route.reject(&parts, message, &mut self.finished);
+            self.reject(&parts, refusal, &format!("{message} (and it cannot be split)"), tries, route);
         } else {
             self.pieces.extend(smaller.into_iter().rev().map(|parts| Piece { parts, half: Half::Whole }));
         }
     }
 
     /// One bad record must not take its neighbours along.
-    fn split_refused(&mut self, mut parts: Parts, message: &str, route: Route<'_>) {
+    fn split_refused(&mut self, refused: Refused, route: Route<'_>) {
+        let Refused { status, message, tries, mut parts } = refused;
         if parts.len() < 2 {
-            route.reject(&parts, message, &mut self.finished);
+            self.reject(&parts, refusal_of(status), &message, tries, route);
             return;
         }
         let tail = parts.split_off(parts.len() / 2);
         self.pieces.push(Piece { parts: tail, half: Half::Tail(None) });
         self.pieces.push(Piece { parts, half: Half::Head });
+    }
+
+    /// To the dead letters with all of it.
+    fn reject(&mut self, parts: &[(usize, Batch)], refusal: Refusal, message: &str, tries: u32, route: Route<'_>) {
+        self.bury(parts, refusal, message, tries, route);
+        route.settle(parts, Some(DropReason::Rejected), parts.iter().map(|(_, batch)| batch.items).sum(), &mut self.finished);
+    }
+
+    /// Makes letters of it, a record each, after so many attempts.
+    fn bury(&mut self, parts: &[(usize, Batch)], reason: Refusal, message: &str, tries: u32, route: Route<'_>) {
+        for (place, batch) in parts {
+            let position = self.finished.get(*place).map_or(NOWHERE, |(position, _)| *position);
+            let known = self.replayed.as_ref().map(|replayed| replayed.note.clone());
+            let mut note = known.unwrap_or_else(|| route.note(position));
+            (note.refused, note.reason, note.message) = (route.destination.clock.now(), reason, Note::bounded(message));
+            note.attempts = note.attempts.saturating_add(tries);
+            note.is_processed = true;
+            let received = self.received.get(*place).copied().unwrap_or_default();
+            self.letters.push(Letter { note, received, batch: Batch { index: None, ..batch.clone() } });
+        }
     }
 
     async fn attempt(&mut self, piece: &[(usize, Batch)], route: Route<'_>) -> Answer {
@@ -285,7 +396,7 @@ impl Journey {
             }
         };
         let Outcome::Retry { reason, after, cause } = outcome else {
-            route.note(pass.judge(Verdict::Works), "");
+            route.tell(pass.judge(Verdict::Works), "");
             return route.answer(outcome, signal, items, piece);
         };
         span_failed(&span, &reason);
@@ -312,7 +423,7 @@ impl Journey {
             if change == Change::Silent {
                 destination.exporter.reconnect();
             }
-            route.note(change, &reason);
+            route.tell(change, &reason);
             let state =
                 if cause == RetryCause::Blocked { State::Permanent(reason.clone()) } else { State::Recoverable(reason.clone()) };
             destination.health.report(Some(route.pipeline), &destination.id, state);
@@ -361,25 +472,18 @@ impl Route<'_> {
             Outcome::Discarded => Answer::Settled(Some(DropReason::Nop), items),
             Outcome::Partial { rejected, message } => {
                 warn!(%exporter, %signal, rejected, message, "the backend rejected a part of a request; the rest is delivered");
-                Answer::Settled(Some(DropReason::Rejected), rejected.min(items))
+                Answer::Partly(rejected.min(items), message)
             }
             Outcome::TooLarge { message, .. } => {
                 if items > 1 {
-                    return Answer::Split;
+                    return Answer::Split(Refusal::TooLarge, message);
                 }
-                self.bury(
-                    piece.iter().map(|(_, batch)| batch),
-                    &format!("a single item is larger than the backend takes: {message}"),
-                );
-                Answer::Settled(Some(DropReason::Rejected), items)
+                Answer::Dead(Refusal::TooLarge, format!("a single item is larger than the backend takes: {message}"))
             }
             // One bad record must not take its neighbours along.
-            Outcome::Rejected { .. } if piece.len() > 1 => Answer::Split,
+            Outcome::Rejected { message } if piece.len() > 1 => Answer::Split(Refusal::Rejected, message),
             Outcome::Refused { status, message } => Answer::Refused(status, message),
-            Outcome::Rejected { message } => {
-                self.bury(piece.iter().map(|(_, batch)| batch), &message);
-                Answer::Settled(Some(DropReason::Rejected), items)
-            }
+            Outcome::Rejected { message } => Answer::Dead(Refusal::Rejected, message),
             Outcome::Unsupported { message } => {
                 warn!(%exporter, %signal, items, message, "this backend takes no {signal}: dropped; take the exporter out of the {signal} pipelines");
                 Answer::Settled(Some(DropReason::Unsupported), items)
@@ -388,20 +492,17 @@ impl Route<'_> {
         }
     }
 
-    fn bury<'b>(self, batches: impl IntoIterator<Item = &'b Batch>, message: &str) {
-        for batch in batches {
-            self.destination.dead_letters.put(Letter {
-                exporter: self.destination.id.clone(),
-                batch: batch.clone(),
-                message: message.to_owned(),
-            });
+    /// What is known of a record before it is refused.
+    pub(super) fn note(self, position: Position) -> Note {
+        Note {
+            consumer: self.consumer.clone(),
+            origin: self.destination.dead_letters.origin(position),
+            refused: UnixNanos::default(),
+            reason: Refusal::Rejected,
+            message: String::new(),
+            attempts: 0,
+            is_processed: true,
         }
-    }
-
-    /// To the dead letters with all of it.
-    fn reject(self, parts: &[(usize, Batch)], message: &str, finished: &mut Finished) {
-        self.bury(parts.iter().map(|(_, batch)| batch), message);
-        self.settle(parts, Some(DropReason::Rejected), parts.iter().map(|(_, batch)| batch.items).sum(), finished);
     }
 
     /// Books the items of a piece: `dropped` of them for the reason, the rest as delivered.
@@ -427,7 +528,7 @@ impl Route<'_> {
         }
     }
 
-    fn note(self, change: Change, reason: &str) {
+    fn tell(self, change: Change, reason: &str) {
         let exporter = &self.destination.id;
         match change {
             Change::None => {}
@@ -442,6 +543,10 @@ impl Route<'_> {
             }
         }
     }
+}
+
+fn refusal_of(status: u16) -> Refusal {
+    if status == PANIC { Refusal::Panic } else { Refusal::Refused }
 }
 
 /// Splits what is larger than the policy allows.

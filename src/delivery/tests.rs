@@ -99,7 +99,7 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
         exporter: exporter.clone(),
         breakers: Default::default(),
         metrics: telemetry.exporter("test"),
-        dead_letters: Arc::new(DeadLetters::new(&telemetry)),
+        dead_letters: Arc::new(DeadLetters::in_memory(Arc::new([]), &telemetry)),
         health: Arc::new(Health::default()),
         splits_by_context,
         clock: Clock::new(|| UnixNanos(1_000_000_000)),
@@ -112,6 +112,7 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
         cursor,
         chain: Arc::new(Chain::new(Vec::new(), 1)),
         depth: 0,
+        replays: None,
     };
     let (drain, abort) = (Shutdown::new(), Shutdown::new());
     let task = tokio::spawn(run(consumer, destination.clone(), policy, drain.clone(), abort.clone()));
@@ -274,7 +275,10 @@ async fn a_record_on_which_the_exporter_panics_goes_to_the_dead_letters() {
     let letters = rig.destination.dead_letters.clone();
     let (_, _, books) = rig.finish().await;
     assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (12, 13));
-    assert_eq!(letters.letters().iter().map(|letter| letter.message.clone()).collect::<Vec<_>>(), ["panic: 13 is not taken"]);
+    assert_eq!(
+        letters.letters().iter().map(|letter| letter.note.message.clone()).collect::<Vec<_>>(),
+        ["panic: 13 is not taken"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,7 +350,7 @@ async fn refused_credentials_of_one_sender_concern_its_requests_alone() {
     assert_eq!((books.delivered, books.dropped[DropReason::Rejected as usize]), (20, 20));
     assert_eq!((requests.len(), open.has_changed().is_ok_and(|changed| changed)), (20 + 20 * 5, false));
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
-    assert_eq!(letters.letters()[0].message, "HTTP 401 (after 5 attempts, while others are taken)");
+    assert_eq!(letters.letters()[0].note.message, "HTTP 401 (after 5 attempts, while others are taken)");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,10 +15,13 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Destination, Policy,
+    Destination, Policy, Replay, consumer_name,
     journey::{Journey, Route, Shares},
 };
-use crate::journal::Cursor;
+use crate::{
+    journal::{Cursor, Letter, Note, Position},
+    signal::Batch,
+};
 
 const PARKED_MAX: usize = 256;
 const PARKED_BYTES_MAX: usize = 8 << 20;
@@ -29,6 +32,8 @@ pub(super) struct Traffic {
     destination: Arc<Destination>,
     policy: Arc<Policy>,
     pipeline: Arc<str>,
+    /// The name of its place in the journal.
+    consumer: Arc<str>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
     flying_bytes: usize,
     /// Made of what was read at once, for places that are taken.
@@ -48,6 +53,7 @@ pub(super) struct Flight {
 impl Traffic {
     pub(super) fn new(destination: Arc<Destination>, policy: Arc<Policy>, pipeline: Arc<str>) -> Self {
         Self {
+            consumer: consumer_name(&destination.id, &pipeline).into(),
             destination,
             policy,
             pipeline,
@@ -100,6 +106,25 @@ impl Traffic {
         self.fill();
     }
 
+    /// Takes a record to the dead letters that no attempt is made with.
+    pub(super) fn bury(&mut self, position: Position, letter: Letter) {
+        let journey = Journey::burial(position, letter, self.read, &self.policy);
+        self.launch(journey, true);
+    }
+
+    /// Sends a letter once more: `batch` of it, and `back` was refused already.
+    pub(super) fn replay(&mut self, replay: Replay, batch: Option<Batch>, back: Vec<Letter>) {
+        let journey = Journey::replay(replay, batch, back, self.read, &self.policy);
+        self.waiting.push_back(journey);
+        self.fill();
+    }
+
+    /// What is known of a record before it is refused.
+    pub(super) fn note(&self, position: Position) -> Note {
+        let Self { destination, policy, pipeline, consumer, .. } = self;
+        Route { destination, policy, pipeline, consumer }.note(position)
+    }
+
     fn fill(&mut self) {
         while self.has_place() {
             let Some(journey) = self.waiting.pop_front() else { break };
@@ -110,9 +135,10 @@ impl Traffic {
     fn launch(&mut self, journey: Journey, returning: bool) {
         self.flying_bytes += journey.bytes;
         self.returning += usize::from(returning);
-        let (destination, policy, pipeline) = (self.destination.clone(), self.policy.clone(), self.pipeline.clone());
+        let (destination, policy) = (self.destination.clone(), self.policy.clone());
+        let (pipeline, consumer) = (self.pipeline.clone(), self.consumer.clone());
         let flight = async move {
-            let route = Route { destination: &destination, policy: &policy, pipeline: &pipeline };
+            let route = Route { destination: &destination, policy: &policy, pipeline: &pipeline, consumer: &consumer };
             Flight { journey: journey.fly(route).await, returning }
         };
         self.flying.push(flight.boxed());
@@ -167,20 +193,28 @@ impl Traffic {
 
     /// Gives up the parked request with the most tries, of those that began before so many records were read.
     fn make_room(&mut self, read_before: Option<u64>, cursor: &mut Cursor) {
-        let Self { destination, policy, pipeline, parked, .. } = self;
-        let route = Route { destination, policy, pipeline };
+        let Self { destination, policy, pipeline, consumer, parked, .. } = self;
+        let route = Route { destination, policy, pipeline, consumer };
         let may_go = |journey: &Journey| journey.may_be_given_up(route) && read_before.is_none_or(|before| journey.read < before);
         let worst = parked.iter().enumerate().filter(|(_, journey)| may_go(journey)).max_by_key(|(_, journey)| journey.tries());
         let Some((at, _)) = worst else { return };
         let Some(journey) = parked.get_mut(at) else { return };
         journey.give_up(route);
         if journey.is_done() {
-            settle(&parked.swap_remove(at), cursor);
+            let journey = parked.swap_remove(at);
+            if journey.has_letters() {
+                self.launch(journey, true);
+            } else {
+                settle(&journey, cursor);
+            }
         }
     }
 }
 
 fn settle(journey: &Journey, cursor: &mut Cursor) {
+    if journey.is_replay {
+        return;
+    }
     for (position, settled) in &journey.finished {
         cursor.settle(*position, settled);
     }

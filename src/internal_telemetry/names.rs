@@ -42,6 +42,12 @@ pub const CONSUMER_HELD_BYTES: &str = "weir_consumer_held_bytes";
 pub const JOURNAL_BYTES: &str = "weir_journal_bytes";
 pub const JOURNAL_MAX_BYTES: &str = "weir_journal_max_bytes";
 pub const JOURNAL_REFUSING: &str = "weir_journal_refusing";
+pub const DEAD_LETTERS: &str = "weir_dead_letters";
+pub const DEAD_LETTERS_ITEMS: &str = "weir_dead_letters_items";
+pub const DEAD_LETTERS_BYTES: &str = "weir_dead_letters_bytes";
+pub const DEAD_LETTERS_WAITING: &str = "weir_dead_letters_waiting";
+pub const DEAD_LETTERS_DROPPED: &str = "weir_dead_letters_dropped";
+pub const DEAD_LETTERS_REPLAYED: &str = "weir_dead_letters_replayed";
 pub const OWN_EXPORTS_FAILED: &str = "weir_own_exports_failed";
 pub const LOG_LINES_SUPPRESSED: &str = "weir_log_lines_suppressed";
 
@@ -71,9 +77,7 @@ pub const SPAN_METRICS_RESOURCES: &str = "weir_span_metrics_resources";
 pub fn unit(name: &str) -> Option<&'static str> {
     match name {
         PROCESS_UPTIME | PROCESS_CPU_SECONDS => Some("seconds"),
-        PROCESS_MEMORY_RSS | CONSUMER_HELD_BYTES => Some("bytes"),
+        PROCESS_MEMORY_RSS | CONSUMER_HELD_BYTES | DEAD_LETTERS_BYTES => Some("bytes"),
         _ => None,
     }
 }
-pub const DEAD_LETTERS: &str = "weir_dead_letters";
-pub const DEAD_LETTERS_EVICTED: &str = "weir_dead_letters_evicted";

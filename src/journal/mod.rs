@@ -13,6 +13,7 @@
 mod cursor;
 mod disk;
 mod ledger;
+mod letters;
 mod memory;
 mod ring;
 mod shard;
@@ -21,8 +22,12 @@ mod tests;
 mod topic;
 
 pub use cursor::{Accounts, Cursor, Marks, Place, Settled, Waker};
-pub use disk::{Directory, DirectoryError, DiskShard, Persistence, StateError, StateFile, choose_directory, inspect};
+pub use disk::{
+    Directory, DirectoryError, DiskShard, FoundLetters, LetterStore, LettersError, Persistence, Reading, RequestFile, StateError,
+    StateFile, choose_directory, inspect,
+};
 pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
+pub use letters::{Letter, LetterFilter, LetterRef, MESSAGE_BYTES_MAX, Note, Origin, Refusal, ReplayRequest};
 pub use memory::MemoryShard;
 pub use shard::{Appended, Appending, Mark, Shard, Unread};
 pub use topic::{AppendError, NewRecord, Position, ROOM_WAIT, Record, SourceId, Sources, Subscriber, Topic, TopicId};

@@ -17,7 +17,7 @@ use crate::{
         ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Stateful, Tables, Unbuilt,
     },
     config::{Diagnostic, Diagnostics, Level, Origin},
-    delivery::{Chain, Consumer, DeadLetters, Destination, Policy, Remembering, SharedConnector, Stage},
+    delivery::{Chain, Consumer, DeadLetters, Destination, Policy, Remembering, Replayer, SharedConnector, Stage},
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
@@ -152,6 +152,8 @@ pub struct Graph {
     pub accounts: Vec<(Arc<str>, ComponentId, Signal, Accounts)>,
     /// What is to be kept of the states of components.
     pub remembering: Vec<Remembering>,
+    /// `None` in memory mode.
+    pub replayer: Option<Replayer>,
     /// `None` in memory mode.
     pub journal: Option<Arc<OpenJournal>>,
 }
@@ -417,7 +419,15 @@ impl Built {
             topics.push(Arc::new(Topic::of(id, name, planned.signal, room, vec![shard])));
         }
 
-        let dead_letters = Arc::new(DeadLetters::new(&around.telemetry));
+        let dead_letters = Arc::new(match &directory {
+            None => DeadLetters::in_memory(topic_names.clone(), &around.telemetry),
+            Some(directory) => {
+                let (store, found) = directory.letters()?;
+                let cause = |cause| DirectoryError::Io { path: directory.path().display().to_string(), cause };
+                DeadLetters::on_disk(topic_names.clone(), store, found, around.clock.clone(), &around.telemetry).map_err(cause)?
+            }
+        });
+        let mut replayer = dead_letters.store().cloned().map(Replayer::new);
         let mut exporters: Vec<Arc<Destination>> = Vec::new();
         let mut settings = BTreeMap::new();
         for built in self.exporters {
@@ -479,6 +489,7 @@ impl Built {
             budget,
             accounts: Vec::new(),
             remembering: Vec::new(),
+            replayer: None,
             journal: None,
         };
 
@@ -520,7 +531,16 @@ impl Built {
             if remembers.is_some() {
                 policy.one_by_one();
             }
-            let consumer = subscribe(planned, &topics, &source, &policy, remembers.is_some(), chain.clone(), plan.depth(planned));
+            let mut consumer =
+                subscribe(planned, &topics, &source, &policy, remembers.is_some(), chain.clone(), plan.depth(planned));
+            if let Some(replayer) = &mut replayer {
+                let name = planned.subscriber_name().into();
+                if planned.role == Role::Exporter && remembers.is_none() {
+                    consumer.replays = Some(replayer.taker(name));
+                } else {
+                    replayer.refuser(name);
+                }
+            }
             if let Some((_, _, remembering)) = remembers {
                 remembering.reader(consumer.cursor.marks());
             }
@@ -551,7 +571,8 @@ impl Built {
         }
         graph.show_books(&around.telemetry);
         graph.remembering = remembering.into_iter().map(|(_, _, remembering)| remembering).collect();
-        graph.journal = directory.map(|directory| Arc::new(OpenJournal { directory, shards: disk_shards }));
+        graph.replayer = replayer;
+        graph.journal = directory.map(|directory| Arc::new(OpenJournal { directory, shards: disk_shards, dead_letters }));
         if let Some(journal) = &graph.journal {
             journal.warn_of_strangers();
             let journal = Arc::downgrade(journal);
@@ -571,6 +592,7 @@ pub struct OpenJournal {
     directory: Arc<Directory>,
     /// With the names of their topics.
     shards: Vec<(String, Arc<DiskShard>)>,
+    dead_letters: Arc<DeadLetters>,
 }
 
 impl OpenJournal {
@@ -593,6 +615,7 @@ impl OpenJournal {
         for (_, shard) in &self.shards {
             shard.close();
         }
+        self.dead_letters.close();
     }
 
     /// Why some topic takes no data now.
@@ -600,9 +623,11 @@ impl OpenJournal {
         self.shards.iter().find_map(|(_, shard)| shard.fault())
     }
 
-    /// Bytes that the segments take, and may take.
+    /// Bytes that the segments take, and may take, dead letters with them.
     pub fn usage(&self) -> (u64, u64) {
-        self.directory.usage()
+        let (used, max) = self.directory.usage();
+        let (letters, letters_max) = self.dead_letters.store().map_or((0, 0), |store| store.usage());
+        (used + letters, max + letters_max)
     }
 }
 
@@ -640,6 +665,7 @@ fn subscribe(
         cursor: Cursor::new(places, waker),
         chain,
         depth,
+        replays: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::{
     component::Tables,
+    delivery::consumer_name,
     signal::{ComponentId, Signal},
 };
 
@@ -53,7 +54,7 @@ pub struct PlannedConsumer {
 impl PlannedConsumer {
     /// The name under which its place stands in the journal.
     pub fn subscriber_name(&self) -> String {
-        format!("{} in pipeline {}", self.component, self.pipeline)
+        consumer_name(&self.component, &self.pipeline)
     }
 }
 

@@ -166,6 +166,9 @@ impl Running {
         for remembering in graph.remembering {
             running.keepers.spawn(remembering.run(running.stop_keepers.clone()));
         }
+        if let Some(replayer) = graph.replayer {
+            running.keepers.spawn(replayer.run(running.stop_keepers.clone()));
+        }
         if let Some(journal) = running.journal.clone() {
             let (health, stop) = (around.health.clone(), running.stop_keepers.clone());
             running.keepers.spawn(async move {

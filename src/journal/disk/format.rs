@@ -17,7 +17,11 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use crate::signal::{Context, Signal, UnixNanos};
+use super::letters::note;
+use crate::{
+    journal::Note,
+    signal::{Context, Signal, UnixNanos},
+};
 
 pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(super) const RECORD_HEADER_BYTES: usize = 56;
@@ -185,12 +189,15 @@ pub(super) struct Meta {
     pub(super) context: Context,
     /// Topic, shard and offset of the record it was made from.
     pub(super) derived_from: Option<(String, u16, u64)>,
+    /// Of a dead letter: which signal it is, and why it is one.
+    pub(super) letter: Option<(Signal, Note)>,
 }
 
 const TAG_PEER: u8 = 1;
 const TAG_METADATA: u8 = 2;
 const TAG_AUTH: u8 = 3;
 const TAG_DERIVED_FROM: u8 = 4;
+const TAG_LETTER: u8 = 5;
 
 impl Meta {
     pub(super) fn encode(context: &Context, derived_from: Option<(&str, u16, u64)>, out: &mut Vec<u8>) {
@@ -225,6 +232,15 @@ impl Meta {
         }
     }
 
+    /// For a dead letter.
+    pub(super) fn encode_letter(context: &Context, signal: Signal, note: &Note, out: &mut Vec<u8>) {
+        Self::encode(context, None, out);
+        let value = note::encode(signal, note);
+        out.push(TAG_LETTER);
+        out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        out.extend_from_slice(&value);
+    }
+
     /// `None`: the checksum matches and the content does not, which only a faulty writer makes. Unknown entries are passed over.
     pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
         let mut meta = Self::default();
@@ -252,6 +268,7 @@ impl Meta {
                     let shard = u16::from_le_bytes(value.get(8..10)?.try_into().ok()?);
                     meta.derived_from = Some((std::str::from_utf8(value.get(10..)?).ok()?.to_owned(), shard, offset));
                 }
+                TAG_LETTER => meta.letter = Some(note::decode(value)?),
                 _ => {}
             }
         }
@@ -259,9 +276,38 @@ impl Meta {
     }
 }
 
-fn put_text(text: &str, out: &mut Vec<u8>) {
+pub(super) fn put_text(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&(text.len() as u32).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
+}
+
+/// Takes values off the front.
+pub(super) struct Reading<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reading<'a> {
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.bytes::<1>().map(|[byte]| byte)
+    }
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.bytes().map(u16::from_le_bytes)
+    }
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        let len = usize::try_from(self.u32()?).ok()?;
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        std::str::from_utf8(taken).ok()
+    }
 }
 
 fn texts(mut bytes: &[u8]) -> Option<Vec<Box<str>>> {

@@ -360,6 +360,13 @@ pub(super) struct Entry {
     pub(super) payload: Bytes,
 }
 
+impl Entry {
+    /// On disk.
+    pub(super) fn bytes(&self) -> u64 {
+        (RECORD_HEADER_BYTES + self.meta.len() + self.payload.len()).next_multiple_of(8) as u64
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
     /// The quota is used up, or the disk is.
@@ -489,10 +496,7 @@ impl Log {
     }
 
     fn append_with(&mut self, group: &[Entry], headers: &mut Vec<u8>, now: UnixNanos) -> Result<(), WriteError> {
-        let bytes: u64 = group
-            .iter()
-            .map(|entry| (RECORD_HEADER_BYTES + entry.meta.len() + entry.payload.len()).next_multiple_of(8) as u64)
-            .sum();
+        let bytes: u64 = group.iter().map(Entry::bytes).sum();
         let segment = self.room_for(bytes, now)?;
         let extent = segment.extent();
         let (mut sums, mut offset, mut items) = (extent.sums, self.next, self.items);
@@ -538,6 +542,16 @@ impl Log {
         Ok(())
     }
 
+    /// What a segment takes that begins with a group of so many bytes.
+    pub(super) fn segment_bytes_for(&self, bytes: u64) -> u64 {
+        self.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + bytes).next_multiple_of(4096)
+    }
+
+    /// Whether it is the segment that is written to.
+    pub(super) fn is_active(&self, segment: &Arc<Segment>) -> bool {
+        self.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, segment))
+    }
+
     /// The active segment, or a new one where the group does not fit.
     fn room_for(&mut self, bytes: u64, now: UnixNanos) -> Result<Arc<Segment>, WriteError> {
         if let Some(active) = &self.active {
@@ -546,7 +560,7 @@ impl Log {
             }
             self.seal();
         }
-        let size = self.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + bytes).next_multiple_of(4096);
+        let size = self.segment_bytes_for(bytes);
         let header = SegmentHeader {
             signal: self.options.signal,
             shard: self.options.shard,

@@ -12,12 +12,14 @@
 //! topics/NAME/SHARD/cursors       where each consumer stands
 //! topics/NAME/SHARD/BASE.log      a segment, named by the offset of its first record
 //! topics/NAME/SHARD/BASE.extent   what of it counts, once it is sealed
+//! letters/                        what consumers refused for good: see `letters`
 //! ```
 
 mod cursors;
 mod files;
 mod format;
 pub mod inspect;
+mod letters;
 mod log;
 mod names;
 mod place;
@@ -51,11 +53,16 @@ use self::{
 use super::TopicId;
 use crate::{runtime::Clock, signal::Signal};
 
+pub use letters::{FoundLetters, LetterStore, LettersError, Reading, RequestFile};
 pub use place::choose_directory;
 pub use shard::DiskShard;
 pub use state::{StateError, StateFile};
 
 const FORMAT: &str = "weir journal 1\n";
+/// The directory of dead letters.
+const LETTERS: &str = "letters";
+/// The dead letters' part of the journal's room: one of so many.
+const LETTERS_SHARE: u64 = 10;
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
@@ -65,8 +72,10 @@ pub struct Persistence {
     pub directory: PathBuf,
     /// Sync before an append is done (`durable`), or leave it to the system (`buffered`).
     pub sync: bool,
-    /// `None`: a share of the disk.
+    /// Of all segments, dead letters with them. `None`: a share of the disk.
     pub bytes_max: Option<u64>,
+    /// Of the dead letters. `None`: a tenth of that.
+    pub letters_bytes_max: Option<u64>,
 }
 
 /// Why a journal cannot be opened.
@@ -82,6 +91,11 @@ pub enum DirectoryError {
         "{path} is no journal of this weir ({found:?}, this one writes {FORMAT:?}): it was left as it is; use the weir that wrote it, or another directory (--data-dir)"
     )]
     Format { path: String, found: String },
+    #[error(
+        "{path} is no format of dead letters that this weir knows ({found:?}, this one writes {:?}): it was left as it is; use the weir that wrote it, or another directory (--data-dir)",
+        letters::FORMAT
+    )]
+    Letters { path: String, found: String },
     #[error(transparent)]
     Shard(#[from] log::OpenError),
 }
@@ -93,6 +107,7 @@ pub struct Directory {
     sync: bool,
     segment_bytes: u64,
     quota: Arc<Quota>,
+    letters_bytes_max: u64,
     names: Arc<Names>,
     clock: Clock,
     _lock: File,
@@ -134,6 +149,9 @@ impl Directory {
             Some(bytes) => bytes,
             None => place::share(&path).map_err(at(&path))?,
         };
+        // Room of their own: a full journal must not stop what is refused from leaving it.
+        let letters_bytes_max = persistence.letters_bytes_max.unwrap_or(bytes_max / LETTERS_SHARE).min(bytes_max / 2);
+        let bytes_max = bytes_max - letters_bytes_max;
         let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).next_multiple_of(4096);
         info!(directory = %path.display(), max_mib = bytes_max >> 20, sync = persistence.sync, "the journal");
         Ok(Self {
@@ -142,6 +160,7 @@ impl Directory {
             sync: persistence.sync,
             segment_bytes,
             quota: Arc::new(Quota::new(bytes_max)),
+            letters_bytes_max,
             names: Arc::new(names),
             clock,
             _lock: lock,
@@ -200,6 +219,17 @@ impl Directory {
         let directory = self.path.join("state");
         make_directory(&directory).map_err(|cause| DirectoryError::Io { path: directory.display().to_string(), cause })?;
         Ok(StateFile::new(self.disk.clone(), directory.join(escaped(name)), self.sync))
+    }
+
+    /// Opens or makes the room for dead letters, and takes stock of them.
+    pub fn letters(&self) -> Result<(LetterStore, FoundLetters), DirectoryError> {
+        let directory = self.path.join(LETTERS);
+        let io = |cause| DirectoryError::Io { path: directory.display().to_string(), cause };
+        make_directory(&letters::requests_in(&directory)).map_err(io)?;
+        if let Some(found) = letters::check_format(&*self.disk, &directory, self.sync).map_err(io)? {
+            return Err(DirectoryError::Letters { path: directory.join("FORMAT").display().to_string(), found });
+        }
+        Ok(LetterStore::open(&self.disk, directory, self.sync, self.letters_bytes_max, self.clock.now())?)
     }
 
     /// Bytes that the segments take, and may take.

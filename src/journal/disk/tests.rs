@@ -235,7 +235,7 @@ struct Rig {
 }
 
 fn rig(path: &Path, bytes_max: u64) -> Rig {
-    let wish = Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(bytes_max) };
+    let wish = Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(bytes_max), letters_bytes_max: Some(0) };
     let directory =
         Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned(), "otlp/b".to_owned()], Clock::system()).unwrap();
     let room = Arc::new(Notify::new());
@@ -347,7 +347,7 @@ async fn who_falls_behind_reads_the_disk_and_misses_nothing() {
 async fn a_second_owner_and_a_newer_format_are_refused() {
     let path = TempDir::new().unwrap();
     let first = rig(path.path(), 64 << 20);
-    let wish = Persistence { directory: path.path().to_owned(), sync: false, bytes_max: None };
+    let wish = Persistence { directory: path.path().to_owned(), sync: false, bytes_max: None, letters_bytes_max: None };
     let again = Directory::open(&wish, Vec::new(), &[], Clock::system()).map(drop).unwrap_err().to_string();
     assert!(again.contains(&std::process::id().to_string()) && again.contains("--data-dir"), "{again}");
     drop(first);

@@ -24,12 +24,15 @@ pub struct Journal {
     pub directory: Option<String>,
     /// Bytes that may lie in the journal.
     pub max_size: Option<ByteSize>,
+    /// Bytes of them that may be dead letters: a tenth where not written.
+    pub max_letters: Option<ByteSize>,
     /// Bytes a consumer may be behind before its oldest are dropped, counted.
     pub max_lag: Option<ByteSize>,
 }
 
 /// The least that a journal on disk works with.
 const SIZE_MIN: u64 = 16 << 20;
+const LETTERS_MIN: u64 = 1 << 20;
 
 impl Journal {
     pub(super) fn read(node: Option<&Node>, found: &mut Diagnostics) -> Self {
@@ -37,7 +40,7 @@ impl Journal {
         let journal: Self = read(node, found);
         let at = |key: &str| node.get(key).map_or(Origin::default(), |value| value.origin);
         if journal.mode == JournalMode::Memory {
-            for key in ["directory", "max_size"] {
+            for key in ["directory", "max_size", "max_letters"] {
                 if node.get(key).is_some() {
                     found.ineffective(at(key), format!("`{key}` has no effect in `memory` mode"), "nothing is written to disk");
                 }
@@ -48,6 +51,14 @@ impl Journal {
         }
         if journal.max_size.is_some_and(|size| size.0 < SIZE_MIN) {
             found.error(at("max_size"), "`max_size` is less than 16MiB, the least that a journal works with", None);
+        }
+        if journal.max_letters.is_some_and(|size| size.0 < LETTERS_MIN) {
+            found.error(at("max_letters"), "`max_letters` is less than 1MiB, the least that dead letters are kept in", None);
+        }
+        if let (Some(letters), Some(all)) = (journal.max_letters, journal.max_size)
+            && letters.0 > all.0 / 2
+        {
+            found.error(at("max_letters"), "`max_letters` is more than half of `max_size`, of which it is a part", None);
         }
         if journal.directory.as_ref().is_some_and(String::is_empty) {
             found.error(at("directory"), "`directory` is empty", Some("leave it out for the default".to_owned()));

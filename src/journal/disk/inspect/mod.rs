@@ -5,6 +5,7 @@
 //! Full: one piece of a segment is read at a time.
 //! Lost: nothing. Segments that are let go meanwhile are passed over; what is being written at the end of the last one does not count yet.
 
+mod letters;
 mod remove;
 mod stock;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::{
 use bytes::Bytes;
 
 pub use self::{
+    letters::FoundLetter,
     remove::{Released, Removal, What},
     stock::{ConsumerStock, Places, Stock},
     verify::{Fault, Verified},
@@ -36,7 +38,10 @@ use super::{
     format::{HeaderError, Meta, SEGMENT_HEADER_BYTES, SegmentHeader, Stored},
     log::{Extent, Found, ReadPlace, Segment, read_extent},
 };
-use crate::signal::{Context, Signal, UnixNanos};
+use crate::{
+    journal::Note,
+    signal::{Context, Signal, UnixNanos},
+};
 
 /// Between two looks at a place that is being written.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
@@ -254,6 +259,8 @@ pub struct JournalRecord {
     pub context: Context,
     /// Topic, shard and offset of the record it was made from.
     pub derived_from: Option<(String, u16, u64)>,
+    /// Of a dead letter.
+    pub(super) letter: Option<Note>,
 }
 
 /// What comes next in a shard.
@@ -307,6 +314,7 @@ impl ShardView {
                 let Stored { header, meta, payload, .. } = stored;
                 // What cannot be read of it is told by `verify`.
                 let meta = Meta::decode(&meta).unwrap_or_default();
+                let (signal, letter) = meta.letter.map_or((signal, None), |(signal, note)| (signal, Some(note)));
                 Entry::Record(Box::new(JournalRecord {
                     offset: header.offset,
                     received: header.received,
@@ -316,6 +324,7 @@ impl ShardView {
                     payload,
                     context: meta.context,
                     derived_from: meta.derived_from,
+                    letter,
                 }))
             }
         }

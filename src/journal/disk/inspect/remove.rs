@@ -130,6 +130,18 @@ impl ShardView {
         SystemDisk.sync_directory(&self.directory).map_err(io_at(&self.directory))
     }
 
+    /// Removes every segment, whoever it is held for.
+    pub(super) fn release_all(&self, released: &mut Released) -> Result<(), InspectError> {
+        for (base, _) in self.segments()? {
+            let path = self.path_of(base);
+            release(&path, released).map_err(io_at(&path))?;
+        }
+        for path in self.leftovers()? {
+            release(&path, released).map_err(io_at(&path))?;
+        }
+        SystemDisk.sync_directory(&self.directory).map_err(io_at(&self.directory))
+    }
+
     /// What else of a segment may lie in the directory.
     fn leftovers(&self) -> Result<Vec<PathBuf>, InspectError> {
         let names = entries(&self.directory, false).map_err(io_at(&self.directory))?;

@@ -44,6 +44,9 @@ impl Journal {
         for shard in self.shards_of(topic)? {
             check.shard(&shard)?;
         }
+        if let Some(letters) = if topic.is_none() { self.letters_shard()? } else { None } {
+            check.shard(&letters)?;
+        }
         Ok(check.verified)
     }
 }

@@ -1,0 +1,180 @@
+//! Data that a backend refused for good: on disk where the journal is, otherwise in memory for a look, within bounds, with the reason.
+//!
+//! In:   letters of all consumers. A consumer settles a record only once its letters are written.
+//! Out:  nothing by itself; `weir journal replay` has letters delivered once more.
+//! Full: the oldest make room; they were counted `dropped{rejected}` when they came. One that is larger than all the room is not kept.
+//!       Letters on their way to the disk are held by the requests that wait for them, and those are bounded.
+//! Lost: in memory mode all of it with the process. On disk what made room, and what could not be written for 30 s, counted by reason.
+
+mod memory;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+
+use prometheus::{IntCounter, IntGauge};
+use tracing::warn;
+
+use self::{memory::MemoryLetters, writer::Writer};
+use crate::{
+    internal_telemetry::{
+        DEAD_LETTERS, DEAD_LETTERS_BYTES, DEAD_LETTERS_DROPPED, DEAD_LETTERS_ITEMS, DEAD_LETTERS_REPLAYED, DEAD_LETTERS_WAITING,
+        Telemetry,
+    },
+    journal::{FoundLetters, Lag, Letter, LetterRef, LetterStore, Origin, Position},
+    runtime::Clock,
+};
+
+/// The letters of all consumers.
+pub struct DeadLetters {
+    /// By `TopicId`.
+    topics: Arc<[String]>,
+    form: Form,
+    metrics: Metrics,
+}
+
+enum Form {
+    Memory(MemoryLetters),
+    Disk(Writer),
+}
+
+#[derive(Clone)]
+struct Metrics {
+    letters: IntGauge,
+    items: IntGauge,
+    bytes: IntGauge,
+    waiting: IntGauge,
+    made_room: IntCounter,
+    too_large: IntCounter,
+    disk: IntCounter,
+    damaged: IntCounter,
+    delivered: IntCounter,
+    refused: IntCounter,
+}
+
+impl Metrics {
+    fn new(telemetry: &Telemetry) -> Self {
+        let gauge = |name, help| telemetry.int_gauge(name, help, &[]);
+        let dropped = |reason| {
+            telemetry.counter(DEAD_LETTERS_DROPPED, "Dead letters that are gone without being delivered.", &[("reason", reason)])
+        };
+        let replayed =
+            |result| telemetry.counter(DEAD_LETTERS_REPLAYED, "Dead letters that were sent once more.", &[("result", result)]);
+        Self {
+            letters: gauge(DEAD_LETTERS, "Batches refused by a backend and kept."),
+            items: gauge(DEAD_LETTERS_ITEMS, "Items in dead letters."),
+            bytes: gauge(DEAD_LETTERS_BYTES, "Bytes of dead letters, as OTLP."),
+            waiting: gauge(DEAD_LETTERS_WAITING, "Dead letters on their way to the disk."),
+            made_room: dropped("made_room"),
+            too_large: dropped("too_large"),
+            disk: dropped("disk"),
+            damaged: dropped("damaged"),
+            delivered: replayed("delivered"),
+            refused: replayed("refused"),
+        }
+    }
+
+    fn hold(&self, held: Lag) {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.letters.set(number(held.records));
+        self.items.set(number(held.items));
+        self.bytes.set(number(held.bytes));
+    }
+}
+
+impl DeadLetters {
+    pub fn in_memory(topics: Arc<[String]>, telemetry: &Telemetry) -> Self {
+        Self { topics, form: Form::Memory(MemoryLetters::default()), metrics: Metrics::new(telemetry) }
+    }
+
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn on_disk(
+        topics: Arc<[String]>,
+        store: LetterStore,
+        found: FoundLetters,
+        clock: Clock,
+        telemetry: &Telemetry,
+    ) -> std::io::Result<Self> {
+        let metrics = Metrics::new(telemetry);
+        metrics.hold(store.held());
+        if found.damaged > 0 {
+            metrics.damaged.inc_by(found.damaged);
+            warn!(letters = found.damaged, "damage was found in the dead letters; these are lost");
+        }
+        let writer = Writer::start(Arc::new(store), clock, metrics.clone(), writer::PATIENCE)?;
+        Ok(Self { topics, form: Form::Disk(writer), metrics })
+    }
+
+    /// Where a record stands, by names that outlive the process.
+    pub fn origin(&self, position: Position) -> Origin {
+        let topic = self.topics.get(usize::from(position.topic.0)).map_or("", String::as_str);
+        Origin { topic: topic.into(), shard: position.shard, offset: position.offset }
+    }
+
+    /// Keeps letters. Once this is done the records that they come from may be settled.
+    pub async fn put(&self, letters: Vec<Letter>) {
+        for Letter { note, batch, .. } in &letters {
+            warn!(
+                consumer = &*note.consumer,
+                signal = %batch.signal,
+                items = batch.items,
+                reason = note.reason.as_str(),
+                answer = note.message,
+                "refused for good; it is in the dead letters and is sent again only by `weir journal replay`"
+            );
+        }
+        match &self.form {
+            Form::Memory(memory) => memory.put(letters, &self.metrics),
+            Form::Disk(writer) => writer.write(letters, None).await,
+        }
+    }
+
+    /// A letter was sent once more: what of it was refused again is kept instead of it.
+    pub async fn settle(&self, gone: LetterRef, back: Vec<Letter>) {
+        for Letter { note, batch, .. } in &back {
+            warn!(
+                consumer = &*note.consumer,
+                signal = %batch.signal,
+                items = batch.items,
+                reason = note.reason.as_str(),
+                answer = note.message,
+                attempts = note.attempts,
+                "a replayed dead letter was refused again; it is kept"
+            );
+        }
+        if back.is_empty() {
+            self.metrics.delivered.inc();
+        } else {
+            self.metrics.refused.inc();
+        }
+        if let Form::Disk(writer) = &self.form {
+            writer.write(back, Some(gone)).await;
+        }
+    }
+
+    /// The letters on disk; `None` in memory mode.
+    pub fn store(&self) -> Option<&Arc<LetterStore>> {
+        match &self.form {
+            Form::Memory(_) => None,
+            Form::Disk(writer) => Some(writer.store()),
+        }
+    }
+
+    /// Writes what is on its way and takes nothing more. Blocks until it is done.
+    pub fn close(&self) {
+        if let Form::Disk(writer) = &self.form {
+            writer.close();
+        }
+    }
+
+    /// A copy of what is kept in memory, oldest first.
+    #[cfg(test)]
+    pub fn letters(&self) -> Vec<Letter> {
+        match &self.form {
+            Form::Memory(memory) => memory.letters(),
+            Form::Disk(_) => Vec::new(),
+        }
+    }
+}
