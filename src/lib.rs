@@ -26,6 +26,7 @@ pub mod registry;
 pub mod transport;
 
 // what makes it run
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -35,3 +36,4 @@ pub mod service;
 
 // what we say about ourselves
 pub mod internal_telemetry;
+pub mod tap;

@@ -46,7 +46,7 @@ pub enum Command {
     Run(RunCommand),
     /// Check a configuration and say what is wrong, old, or without effect.
     Validate(ValidateArgs),
-    /// Draw what a configuration becomes: topics, consumers, exporters.
+    /// Draw what a configuration becomes: topics, consumers, exporters; or, with --live, how a running one does.
     Plan(PlanArgs),
     /// List the components there are, as YAML.
     Components,
@@ -59,6 +59,11 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Look at the journal on disk, also while weir runs on it.
     Journal(JournalArgs),
+    /// Show what passes through a running weir: at the door, or what is delivered or dropped and why.
+    ///
+    /// It shows data as it came in, before processors mask or change it, and only to the user that weir runs as. weir never waits for it: what passes
+    /// faster than it can be shown is left out, and that is said.
+    Tap(TapArgs),
     /// Send the telemetry of an emulated shop, made by the official SDK.
     Demo(crate::demo::DemoArgs),
     /// Print a completion script.
@@ -93,6 +98,9 @@ pub struct ConfigArgs {
     /// How much of that may be dead letters, what a backend refused for good; the oldest go first. Default: a tenth.
     #[arg(long, value_name = "SIZE", env = "WEIR_JOURNAL_MAX_LETTERS")]
     pub journal_max_letters: Option<String>,
+    /// The socket for `weir tap` and `weir plan --live`; `off` for none. Default: `admin.sock` in the data directory.
+    #[arg(long, value_name = "PATH|off", env = "WEIR_ADMIN_SOCKET")]
+    pub admin_socket: Option<String>,
     /// The Collector's feature gates: accepted, without effect.
     #[arg(long, value_name = "GATES", hide = true)]
     pub feature_gates: Vec<String>,
@@ -161,8 +169,18 @@ pub struct PlanArgs {
     /// A file to draw (as --config).
     #[arg(value_name = "FILE")]
     pub file: Vec<String>,
+    /// `json` goes with --live.
     #[arg(long, value_enum, default_value_t = PlanForm::Text)]
     pub format: PlanForm,
+    /// Ask the weir that runs instead: how far behind each consumer is, how its destination does, and whether the books balance.
+    #[arg(long)]
+    pub live: bool,
+    /// With --live: again and again, each second.
+    #[arg(long, requires = "live")]
+    pub watch: bool,
+    /// With --live: the admin socket of the weir that is meant. Default: found as `weir run` finds its data directory.
+    #[arg(long, value_name = "PATH", requires = "live")]
+    pub socket: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -170,6 +188,7 @@ pub enum PlanForm {
     Text,
     Dot,
     Mermaid,
+    Json,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -373,6 +392,82 @@ fn since(text: &str) -> Result<Since, String> {
 
 fn refusal(text: &str) -> Result<Refusal, String> {
     Refusal::parse(text).ok_or_else(|| format!("expected one of {}", Refusal::ALL.map(Refusal::as_str).join(", ")))
+}
+
+/// Which running weir: found as `weir run` finds its directory.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SocketPlace {
+    /// Its admin socket.
+    #[arg(long, value_name = "PATH", env = "WEIR_ADMIN_SOCKET")]
+    pub socket: Option<String>,
+    /// Its data directory.
+    #[arg(long, value_name = "DIRECTORY", env = "WEIR_DATA_DIR")]
+    pub data_dir: Option<String>,
+    /// The configuration that it runs: tells where its socket lies.
+    #[arg(long = "config", short = 'c', value_name = "URI", env = "WEIR_CONFIG", hide_env_values = true)]
+    pub config: Vec<String>,
+    /// Sets one value after all files, as for `run`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TapArgs {
+    #[command(flatten)]
+    pub place: SocketPlace,
+    /// Where to look: what the door took, what it refused, what consumers delivered or dropped. Several with commas. Default: ingest.
+    #[arg(long, value_enum, value_name = "WHERE", value_delimiter = ',')]
+    pub at: Vec<TapAt>,
+    /// Only these signals.
+    #[arg(long, value_enum, value_name = "SIGNAL", value_delimiter = ',')]
+    pub signal: Vec<TapSignal>,
+    /// Only of resources with this service.name.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only spans and log records of this trace, and metrics with an exemplar of it.
+    #[arg(long, value_name = "TRACE_ID", value_parser = trace_id)]
+    pub trace_id: Option<TraceId>,
+    /// Only spans and metrics with this in their name, log records with this in their text.
+    #[arg(long, value_name = "PART")]
+    pub name: Option<String>,
+    /// Only spans with an error status, and log records of severity ERROR and above.
+    #[arg(long)]
+    pub errors: bool,
+    /// End after so many lines; 0: never.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<u64>,
+    /// End after so long: `30s`, `5m`.
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
+    pub duration: Option<Duration>,
+    /// `text`: one line an item. `json`: one line of OTLP/JSON for what came together, with the rest under the key `weir`.
+    #[arg(long, value_enum, default_value_t = TapForm::Text)]
+    pub format: TapForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TapAt {
+    Ingest,
+    Refused,
+    Delivered,
+    Dropped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TapSignal {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TapForm {
+    Text,
+    Json,
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    let duration = GoDuration::parse(text).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| "expected a duration such as 500ms, 30s or 2m".to_owned())
 }
 
 /// 16 bytes.

@@ -55,7 +55,7 @@ pub(super) fn persistence(file: &File) -> Result<Option<Persistence>, String> {
 /// The configuration keeps none, or none is found in the usual places.
 pub(super) fn directory(file: &File) -> Result<PathBuf, String> {
     if file.journal.mode == JournalMode::Memory {
-        return Err("this configuration keeps its journal in memory (`journal::mode`): there is nothing on disk".to_owned());
+        return Err("this configuration keeps its journal in memory (`journal::mode`): there is nothing on disk; `weir tap` shows what passes, `weir plan --live` what is held".to_owned());
     }
     if let Some((directory, _)) = asked_for(file) {
         return Ok(directory);
@@ -86,7 +86,7 @@ fn asked_for(file: &File) -> Option<(PathBuf, &'static str)> {
 }
 
 /// The places that are tried where nobody said.
-fn usual(environment: &impl Environment) -> Vec<PathBuf> {
+pub(super) fn usual(environment: &impl Environment) -> Vec<PathBuf> {
     let variable = |name: &str| environment.variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let mut places = Vec::new();
     // systemd names several, separated by colons.

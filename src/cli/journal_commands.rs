@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     FAILED, WRONG,
+    admin_socket::unanswered,
     arguments::{ConfigArgs, DumpArgs, InspectArgs, JournalArgs, JournalCommand, JournalPlace, RmArgs, TraceId},
     journal,
     journal_letters::{self, OfTrace, letters_text},
@@ -21,6 +22,7 @@ use super::{
     start::{self, TABLES},
 };
 use crate::{
+    admin::{RECORDS_MAX, RecordPlace, Records, SOCKET, StandingOf, Standings},
     journal::{
         Lag,
         inspect::{ConsumerStock, Entry, InspectError, Journal, JournalRecord, LostRecords, Places, ShardView, Stock, What},
@@ -33,7 +35,11 @@ use crate::{
     pipeline::{File, Plan},
     runtime::Clock,
     signal::{Signal, UnixNanos},
+    transport::local,
 };
+
+/// What a weir says of a thousand records is less.
+const STANDINGS_BYTES_MAX: u64 = 16 << 20;
 
 /// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +95,8 @@ pub(super) struct Found {
     pub(super) journal: Journal,
     /// Of a configuration that was named.
     pub(super) plan: Option<Plan>,
+    /// Of the weir that runs on it, if one does.
+    socket: PathBuf,
 }
 
 impl Found {
@@ -101,8 +109,31 @@ impl Found {
             (None, Some(file)) => journal::directory(file).map_err(Failed::Wrong)?,
             (None, None) => return Err(Failed::Wrong("no directory was named".to_owned())),
         };
+        let named = file.as_ref().filter(|file| !file.admin.is_off()).and_then(|file| file.admin.socket.clone());
+        let socket = named.map_or_else(|| path.join(SOCKET), PathBuf::from);
         let plan = file.filter(|_| names_config).map(|file| Plan::of(&file, &TABLES));
-        Ok(Self { journal: Journal::open(&path)?, plan })
+        Ok(Self { journal: Journal::open(&path)?, plan, socket })
+    }
+
+    /// What a running weir has in memory about these records; nothing where none runs.
+    fn standings(&self, located: &[Located]) -> Vec<StandingOf> {
+        if located.is_empty() || !self.socket.exists() {
+            return Vec::new();
+        }
+        let records = located.iter().take(RECORDS_MAX).map(|located| located.place.clone()).collect();
+        let answer = serde_json::to_vec(&Records { records })
+            .map_err(io::Error::from)
+            .and_then(|body| local::ask(&self.socket, "/v1/standing", Some(&body)))
+            .and_then(|answer| answer.whole(STANDINGS_BYTES_MAX));
+        match answer {
+            Ok(body) => serde_json::from_slice::<Standings>(&body).map(|answer| answer.standings).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Vec::new(),
+            Err(error) => {
+                let message = unanswered(&self.socket, &error);
+                say(&format!("weir: what is under way cannot be told: {message}"));
+                Vec::new()
+            }
+        }
     }
 
     /// Whether a consumer takes what a source appends; `None`: nobody said which configuration runs.
@@ -404,6 +435,16 @@ fn dump(journal: &Journal, args: &DumpArgs, out: &mut dyn Write) -> Result<u8, F
     Ok(code)
 }
 
+/// A record with a part of the trace, and how consumers stand to it.
+struct Located {
+    place: RecordPlace,
+    received: UnixNanos,
+    source: String,
+    signal: Signal,
+    items: u64,
+    consumers: Vec<(String, String)>,
+}
+
 fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) -> Result<u8, Failed> {
     let mut filter = Filter { service: None, trace_id: Some(trace_id) };
     let mut all = Vec::new();
@@ -425,38 +466,48 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
                 let why = letters.refusal(&consumer.name, &shard.topic, shard.number, record.offset)?;
                 Some(format!("{why} (in the dead letters)"))
             };
-            let standing = |consumer| refusal(consumer).unwrap_or_else(|| standing(found, consumer, &record).to_owned());
-            let standing: Vec<(&ConsumerStock, String)> =
-                stock.consumers.iter().map(|consumer| (consumer, standing(consumer))).collect();
-            if as_json {
-                let consumers: Vec<Value> =
-                    standing.iter().map(|(consumer, standing)| json!({ "name": consumer.name, "standing": standing })).collect();
-                all.push(json!({
-                    "topic": shard.topic, "shard": shard.number, "offset": record.offset, "received": time(record.received),
-                    "source": record.source, "items": items, "consumers": consumers,
-                }));
-                continue;
-            }
-            all.push(Value::Null);
-            let what = record.signal.items().replace('_', " ");
-            writeln!(
-                out,
-                "{}/{}  offset {}  {}  {}  {items} {what} of it",
-                shard.topic,
-                shard.number,
-                record.offset,
-                time(record.received),
-                record.source
-            )?;
-            for (consumer, standing) in standing {
-                writeln!(out, "  {}  {standing}", consumer.name)?;
+            let standing = |consumer: &ConsumerStock| {
+                let standing = refusal(consumer).unwrap_or_else(|| standing(found, consumer, &record).to_owned());
+                (consumer.name.clone(), standing)
+            };
+            all.push(Located {
+                place: RecordPlace { topic: shard.topic.clone(), shard: shard.number, offset: record.offset },
+                received: record.received,
+                consumers: stock.consumers.iter().map(standing).collect(),
+                source: record.source,
+                signal: record.signal,
+                items,
+            });
+        }
+    }
+    let live = found.standings(&all);
+    for located in &mut all {
+        for (consumer, standing) in &mut located.consumers {
+            if let Some(now) = live.iter().find(|now| now.record == located.place && now.consumer == *consumer) {
+                *standing = live_text(now);
             }
         }
     }
     if as_json {
+        let mut all: Vec<Value> = all.iter().map(|located| located_json(located, &live)).collect();
         all.extend(letters.json());
         writeln!(out, "{:#}", Value::from(all))?;
         return Ok(code);
+    }
+    for located in &all {
+        let Located { place, received, source, signal, items, consumers } = located;
+        let what = signal.items().replace('_', " ");
+        writeln!(
+            out,
+            "{}/{}  offset {}  {}  {source}  {items} {what} of it",
+            place.topic,
+            place.shard,
+            place.offset,
+            time(*received)
+        )?;
+        for (consumer, standing) in consumers {
+            writeln!(out, "  {consumer}  {standing}")?;
+        }
     }
     letters.show(out)?;
     if all.is_empty() && letters.is_empty() {
@@ -466,6 +517,36 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
         )?;
     }
     Ok(code)
+}
+
+fn located_json(located: &Located, live: &[StandingOf]) -> Value {
+    let consumers = located.consumers.iter().map(|(name, standing)| {
+        let now = live.iter().find(|now| now.record == located.place && now.consumer == *name);
+        json!({ "name": name, "standing": standing, "live": now.map(|now| json!({
+            "parked": now.parked, "attempts": now.attempts, "error": now.error, "next_attempt_seconds": now.next_attempt_seconds,
+        })) })
+    });
+    json!({
+        "topic": located.place.topic, "shard": located.place.shard, "offset": located.place.offset, "received": time(located.received),
+        "source": located.source, "items": located.items, "consumers": consumers.collect::<Vec<_>>(),
+    })
+}
+
+/// What a running weir says of a record that it holds for a consumer.
+fn live_text(now: &StandingOf) -> String {
+    let failed = match (now.attempts, &now.error) {
+        (0, _) => String::new(),
+        (attempts, error) => {
+            format!(
+                " after {}: {}",
+                counted(u64::from(attempts), "failed attempt"),
+                error.as_deref().unwrap_or("no reason is known")
+            )
+        }
+    };
+    let next = now.next_attempt_seconds.and_then(|next| Duration::try_from_secs_f64(next).ok());
+    let next = next.map(|next| format!("; tried again in {}", span(next))).unwrap_or_default();
+    format!("held: {}{failed}{next}", if now.parked { "waits" } else { "under way" })
 }
 
 /// What can be said of a consumer and a record.

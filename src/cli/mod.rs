@@ -3,16 +3,19 @@
 //! Exit codes: 0 done; 1 it could not start or it failed while running; 2 the command line or the configuration is wrong;
 //! 3 it stopped, and some accepted data was not delivered (the log says which).
 
+mod admin_socket;
 pub mod arguments;
 mod journal;
 mod journal_commands;
 mod journal_letters;
+mod live;
 mod loops;
 mod migrate;
 mod run;
 mod scrape_config;
 mod show;
 mod start;
+mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -35,12 +38,14 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         None => run::run(&run),
         Some(Command::Run(command)) => run::run_files(&command),
         Some(Command::Validate(args)) => show::validate(&args),
+        Some(Command::Plan(args)) if args.live => live::live(&args),
         Some(Command::Plan(args)) => show::plan(&args),
         Some(Command::Components) => show::components(),
         Some(Command::PrintConfig(args)) => show::print_config(&args),
         Some(Command::ScrapeConfig(args)) => show::scrape_config(&args),
         Some(Command::Migrate(args)) => migrate::migrate(&args),
         Some(Command::Journal(args)) => journal_commands::journal(&args),
+        Some(Command::Tap(args)) => tap::tap(&args),
         Some(Command::Demo(args)) => run::demo(args),
         Some(Command::Completion { shell }) => show::completion(shell),
     }

@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    FAILED, UNDELIVERED, WRONG,
+    FAILED, UNDELIVERED, WRONG, admin_socket,
     arguments::{RunArgs, RunCommand},
     journal, migrate,
     start::{self, Checked},
@@ -170,6 +170,12 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_time
     if let Some(task) = own.task(stop_pages.clone()) {
         pages.spawn(task);
     }
+    let directory = persistence.as_ref().map(|persistence| persistence.directory.as_path());
+    let admin = admin_socket::serve(&file, directory, &around, stop_pages.clone()).map_err(|message| vec![message])?;
+    let admin = admin.map(|(socket, task)| {
+        pages.spawn(task);
+        socket.display().to_string()
+    });
     let mut running = match Running::start(graph, &around).await {
         Ok(running) if !unstarted.has_errors() => running,
         started => {
@@ -177,7 +183,12 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_time
             return Err(start::lines(&unstarted, &loaded.sources, Level::Error));
         }
     };
-    info!(version = env!("CARGO_PKG_VERSION"), own_metrics = own_page.map(|at| format!("http://{at}/metrics")), "weir is ready");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        own_metrics = own_page.map(|at| format!("http://{at}/metrics")),
+        admin_socket = admin,
+        "weir is ready"
+    );
     for line in lines {
         info!("{line}");
     }

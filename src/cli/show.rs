@@ -69,13 +69,18 @@ fn counted(number: usize, what: &str) -> String {
 }
 
 pub(super) fn plan(args: &PlanArgs) -> ExitCode {
+    let form = match args.format {
+        PlanForm::Text => Form::Text,
+        PlanForm::Dot => Form::Dot,
+        PlanForm::Mermaid => Form::Mermaid,
+        PlanForm::Json => {
+            say("weir: --format json goes with --live; a plan is drawn as text, dot or mermaid");
+            return ExitCode::from(WRONG);
+        }
+    };
     match checked(&args.config.with(&args.file)) {
         Err(code) => code,
-        Ok(checked) => put(&checked.plan.draw(match args.format {
-            PlanForm::Text => Form::Text,
-            PlanForm::Dot => Form::Dot,
-            PlanForm::Mermaid => Form::Mermaid,
-        })),
+        Ok(checked) => put(&checked.plan.draw(form)),
     }
 }
 

@@ -14,10 +14,11 @@ use crate::{
     exporters::EXPORTERS,
     extensions::EXTENSIONS,
     internal_telemetry::{Telemetry, TelemetrySettings},
-    pipeline::{Built, File, Plan, Read, Surroundings},
+    pipeline::{Board, Built, File, Plan, Read, Surroundings},
     processors::PROCESSORS,
     receivers::RECEIVERS,
     runtime::{BuildError, Clock, both},
+    tap::Taps,
 };
 
 /// Every component there is.
@@ -182,6 +183,9 @@ pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
             inputs.push(Input::Text { name: name.to_owned(), text: format!("journal: {{{key}: {}}}", quoted(value)) });
         }
     }
+    if let Some(socket) = args.admin_socket.as_ref().filter(|socket| !socket.is_empty()) {
+        inputs.push(Input::Text { name: "--admin-socket".to_owned(), text: format!("admin: {{socket: {}}}", quoted(socket)) });
+    }
     Ok(inputs)
 }
 
@@ -212,6 +216,8 @@ pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
             health: Arc::default(),
             clock: Clock::system(),
             lag_bytes: file.journal.max_lag.map(|size| size.0),
+            taps: Taps::default(),
+            board: Board::default(),
         };
         let built = read.build(&file, &plan, &around, &mut found)?;
         Some((file, plan, built, around, telemetry))

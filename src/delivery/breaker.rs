@@ -61,6 +61,17 @@ pub enum Change {
     Silent,
 }
 
+/// How a destination does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// For how long it has failed; `None`: it works, as far as is known.
+    pub failing: Option<Duration>,
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// When it is tried again, where it fails.
+    pub next_attempt: Option<Duration>,
+}
+
 impl Default for Breaker {
     fn default() -> Self {
         Self { state: Mutex::default(), open: watch::Sender::new(false) }
@@ -107,6 +118,16 @@ impl Breaker {
                     }
                 }
             }
+        }
+    }
+
+    /// How it does now.
+    pub fn condition(&self) -> Condition {
+        let (state, now) = (self.state.lock(), Instant::now());
+        Condition {
+            failing: state.since.map(|since| now.saturating_duration_since(since)),
+            failures: state.failures,
+            next_attempt: state.next.map(|next| next.saturating_duration_since(now)),
         }
     }
 

@@ -14,12 +14,14 @@ use super::{
     caught::caught,
     consumer::{LINGER, LITTLE, RECORDS_MAX},
     consumer_name,
+    passing::Passing,
 };
 use crate::{
     component::{Connector, Derived, Stateful},
     journal::{DropReason, Letter, NewRecord, Note, Position, Record, Refusal, Settled, SourceId, Topic},
     runtime::{Clock, Shutdown},
     signal::Batch,
+    tap::Taps,
 };
 
 /// A connector with the topics it appends to; shared by the pipelines that end in it.
@@ -33,6 +35,7 @@ pub struct SharedConnector {
     pub dead_letters: Arc<DeadLetters>,
     pub clock: Clock,
     pub flush_interval: Option<Duration>,
+    pub taps: Taps,
 }
 
 /// Bytes taken from a topic at once.
@@ -149,16 +152,24 @@ pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Sh
 /// What became of one record, or the words of a panic on it.
 fn take(consumer: &Consumer, shared: &SharedConnector, record: &Record, derived: &mut Vec<Derived>) -> Result<Settled, String> {
     let items = record.batch.items;
+    let passing = Passing { taps: &shared.taps, clock: &shared.clock, pipeline: &consumer.pipeline, component: &consumer.id };
     let taken = caught(|| {
         let chained = consumer.chain.run(record);
         let mut settled = Settled::dropped(DropReason::Processor, chained.dropped);
         if let Some(batch) = chained.batch {
             settled.delivered = items.saturating_sub(chained.dropped);
-            shared.connector.lock().consume_from(&consumer.pipeline, &Record { batch, ..record.clone() }, derived);
+            let record = Record { batch, ..record.clone() };
+            shared.connector.lock().consume_from(&consumer.pipeline, &record, derived);
+            passing.show(&record.batch, None, "");
+        } else {
+            passing.show(&record.batch, Some(DropReason::Processor), "");
         }
         settled
     });
-    taken.inspect_err(|_| derived.clear())
+    taken.inspect_err(|message| {
+        derived.clear();
+        passing.show(&record.batch, Some(DropReason::Rejected), message);
+    })
 }
 
 fn letter(consumer: &Consumer, shared: &SharedConnector, record: Record, message: &str) -> Letter {
@@ -180,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        delivery::Chain,
+        delivery::{Chain, Live},
         internal_telemetry::Telemetry,
         journal::{Accounts, Appending, LagBound, MemoryShard, OnOverflow, Sources, Subscriber, TopicId},
         signal::{ComponentId, Signal, UnixNanos},
@@ -239,9 +250,11 @@ mod tests {
             dead_letters: letters.clone(),
             clock: Clock::new(|| UnixNanos(1)),
             flush_interval: None,
+            taps: Taps::default(),
         });
         let accounts = cursor.accounts();
         let consumer = Consumer {
+            live: Arc::new(Live::new("traces".into(), ComponentId::parse("test").unwrap(), Signal::Traces, &cursor)),
             pipeline: "traces".into(),
             id: ComponentId::parse("test").unwrap(),
             signal: Signal::Traces,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{Chain, Replay};
+use super::{Chain, Live, Replay};
 use crate::{
     journal::Cursor,
     signal::{ComponentId, Signal},
@@ -22,6 +22,8 @@ pub struct Consumer {
     pub depth: usize,
     /// Dead letters of this consumer that are to be sent once more.
     pub replays: Option<mpsc::Receiver<Replay>>,
+    /// What can be seen of it.
+    pub live: Arc<Live>,
 }
 
 /// The name of a consumer's place in the journal.

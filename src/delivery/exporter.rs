@@ -14,6 +14,7 @@ use super::{
     caught::caught,
     consumer::{LINGER, LITTLE},
     journey::{NOWHERE, Share, Shares},
+    passing::Passing,
     traffic::Traffic,
 };
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     journal::{DropReason, Letter, Note, Record, Refusal, Settled, SourceId},
     runtime::{Clock, Health, Shutdown},
     signal::{Batch, ComponentId, Signal},
+    tap::Taps,
 };
 
 /// One exporter of a configuration, with what its consumers share.
@@ -35,6 +37,7 @@ pub struct Destination {
     pub health: Arc<Health>,
     pub splits_by_context: bool,
     pub clock: Clock,
+    pub taps: Taps,
 }
 
 impl Destination {
@@ -46,12 +49,18 @@ impl Destination {
             Signal::Logs => logs,
         }
     }
+
+    /// Shows to taps what became of a part of a record.
+    pub(super) fn show(&self, pipeline: &Arc<str>, batch: &Batch, dropped: Option<DropReason>, message: &str) {
+        let shown = Passing { taps: &self.taps, clock: &self.clock, pipeline, component: &self.id };
+        shown.show(batch, dropped, message);
+    }
 }
 
 /// Delivers one pipeline's records until `drain` fires and all is settled, or `abort` fires. Returns the items that were given up then.
 pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: Policy, drain: Shutdown, abort: Shutdown) -> u64 {
     let policy = Arc::new(policy);
-    let mut traffic = Traffic::new(destination.clone(), policy.clone(), consumer.pipeline.clone());
+    let mut traffic = Traffic::new(destination.clone(), policy.clone(), consumer.live.clone());
     let mut records = Vec::new();
     let mut open = destination.breaker(consumer.signal).watch();
     let mut replays = consumer.replays.take();
@@ -173,6 +182,7 @@ fn gather(
             Ok(chained) => chained,
             Err(message) => {
                 let Record { position, batch, received, .. } = record;
+                destination.show(&consumer.pipeline, &batch, Some(DropReason::Rejected), &message);
                 let note = panicked(traffic.note(position), message, destination);
                 traffic.bury(position, Letter { note, received, batch: Batch { index: None, ..batch } });
                 continue;
@@ -180,6 +190,7 @@ fn gather(
         };
         let Some(batch) = chained.batch else {
             consumer.cursor.settle(record.position, &Settled::dropped(DropReason::Processor, chained.dropped));
+            destination.show(&consumer.pipeline, &record.batch, Some(DropReason::Processor), "");
             continue;
         };
         let share = Share { position: record.position, received: record.received, processed_away: chained.dropped, batch };

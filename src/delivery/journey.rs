@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{Instrument, debug, error, info, warn};
 
 use super::{
-    Destination, Policy, Replay,
+    Destination, Live, Policy, Replay,
     breaker::{Change, Verdict},
     caught::caught_async,
 };
@@ -86,6 +86,8 @@ struct Replayed {
 }
 
 pub(super) struct Journey {
+    /// Of all requests of its consumer.
+    pub(super) number: u64,
     /// The next one last.
     pieces: Vec<Piece>,
     pub(super) finished: Finished,
@@ -119,14 +121,14 @@ pub(super) struct Journey {
 pub(super) struct Route<'a> {
     pub(super) destination: &'a Destination,
     pub(super) policy: &'a Policy,
-    pub(super) pipeline: &'a Arc<str>,
+    pub(super) live: &'a Live,
     /// The name of its place in the journal.
     pub(super) consumer: &'a Arc<str>,
 }
 
 enum Answer {
-    /// So many items are dropped for the reason, the rest is delivered.
-    Settled(Option<DropReason>, u64),
+    /// So many items are dropped for the reason, the rest is delivered; in the words of who decided it.
+    Settled(Option<DropReason>, u64, String),
     /// To the dead letters with all of it.
     Dead(Refusal, String),
     /// So many items are refused for good, and nobody says which.
@@ -152,6 +154,7 @@ impl Journey {
         let mut pieces = within_bounds(parts, policy);
         pieces.reverse();
         Self {
+            number: 0,
             pieces: pieces.into_iter().map(|parts| Piece { parts, half: Half::Whole }).collect(),
             finished,
             received,
@@ -265,7 +268,7 @@ impl Journey {
         let head = if let Half::Tail(head) = half { head } else { None };
         match answer {
             Answer::Later { .. } => {}
-            Answer::Settled(reason, dropped) => {
+            Answer::Settled(reason, dropped, why) => {
                 if let (Some(replayed), Some(_), 1..) =
                     (&self.replayed, reason.filter(|reason| *reason != DropReason::Nop), dropped)
                 {
@@ -273,12 +276,12 @@ impl Journey {
                     let Note { reason, message, .. } = replayed.note.clone();
                     self.bury(&parts, reason, &message, tries, route);
                 }
-                route.settle(&parts, reason, dropped, &mut self.finished);
+                route.settle(&parts, reason, dropped, &why, &mut self.finished);
             }
             Answer::Dead(refusal, message) => self.reject(&parts, refusal, &message, tries + 1, route),
             Answer::Partly(rejected, message) => {
                 self.bury(&parts, Refusal::Partial, &message, tries + 1, route);
-                route.settle(&parts, Some(DropReason::Rejected), rejected, &mut self.finished);
+                route.settle(&parts, Some(DropReason::Rejected), rejected, &message, &mut self.finished);
             }
             Answer::Split(refusal, message) => self.split(parts, refusal, &message, tries + 1, route),
             // Records that share credentials share their fate.
@@ -337,7 +340,8 @@ impl Journey {
     /// To the dead letters with all of it.
     fn reject(&mut self, parts: &[(usize, Batch)], refusal: Refusal, message: &str, tries: u32, route: Route<'_>) {
         self.bury(parts, refusal, message, tries, route);
-        route.settle(parts, Some(DropReason::Rejected), parts.iter().map(|(_, batch)| batch.items).sum(), &mut self.finished);
+        let items = parts.iter().map(|(_, batch)| batch.items).sum();
+        route.settle(parts, Some(DropReason::Rejected), items, message, &mut self.finished);
     }
 
     /// Makes letters of it, a record each, after so many attempts.
@@ -357,7 +361,7 @@ impl Journey {
     async fn attempt(&mut self, piece: &[(usize, Batch)], route: Route<'_>) -> Answer {
         let Route { destination, policy, .. } = route;
         let started = *self.started.get_or_insert_with(Instant::now);
-        let Some((_, first)) = piece.first() else { return Answer::Settled(None, 0) };
+        let Some((_, first)) = piece.first() else { return Answer::Settled(None, 0, String::new()) };
         let signal = first.signal;
         let breaker = destination.breaker(signal);
         let items = piece.iter().map(|(_, batch)| batch.items).sum();
@@ -371,7 +375,7 @@ impl Journey {
         let Some(pass) = before(policy.retry.elapsed_max.and_then(|limit| started.checked_add(limit)), passing).await else {
             let reason = "the destination has failed all this time";
             error!(exporter = %destination.id, items = items, %signal, reason, "gave up after max_elapsed_time: dropped");
-            return Answer::Settled(Some(DropReason::Expired), items);
+            return Answer::Settled(Some(DropReason::Expired), items, reason.to_owned());
         };
         if self.tries == 0 {
             self.answered = breaker.answered();
@@ -379,7 +383,7 @@ impl Journey {
         let span = export_span(destination.id.as_str(), signal, items);
         let positions: SmallVec<[Position; 4]> =
             piece.iter().filter_map(|(place, _)| self.finished.get(*place)).map(|(position, _)| *position).collect();
-        let export = async { destination.exporter.export_from(route.pipeline, &positions, request).await };
+        let export = async { destination.exporter.export_from(&route.live.pipeline, &positions, request).await };
         let attempt = caught_async(export.instrument(span.clone()));
         let ended = match policy.timeout {
             Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
@@ -426,11 +430,11 @@ impl Journey {
             route.tell(change, &reason);
             let state =
                 if cause == RetryCause::Blocked { State::Permanent(reason.clone()) } else { State::Recoverable(reason.clone()) };
-            destination.health.report(Some(route.pipeline), &destination.id, state);
+            destination.health.report(Some(&route.live.pipeline), &destination.id, state);
         }
         if !policy.retry.enabled {
             warn!(exporter = %destination.id, items = items, %signal, reason, "export failed and retries are switched off: dropped");
-            return Answer::Settled(Some(DropReason::RetryDisabled), items);
+            return Answer::Settled(Some(DropReason::RetryDisabled), items, reason);
         }
         if (self.denied && self.tries >= TRIES) || (self.hurried && alone) {
             self.reason = reason;
@@ -438,9 +442,10 @@ impl Journey {
         }
         if policy.retry.elapsed_max.is_some_and(|limit| started.elapsed() + wait > limit) {
             error!(exporter = %destination.id, items = items, %signal, reason, "gave up after max_elapsed_time: dropped");
-            return Answer::Settled(Some(DropReason::Expired), items);
+            return Answer::Settled(Some(DropReason::Expired), items, reason);
         }
         self.reason = reason;
+        route.live.fails(self.number, self.tries, &self.reason);
         let now = Instant::now();
         let due = now.checked_add(wait).unwrap_or(now);
         // Whether it is at fault itself cannot be told without trying others, unless nobody has seen it.
@@ -460,16 +465,16 @@ impl Route<'_> {
     /// What an answer means for the items.
     fn answer(self, outcome: Outcome, signal: Signal, items: u64, piece: &[(usize, Batch)]) -> Answer {
         let Self { destination, .. } = self;
-        destination.health.report(Some(self.pipeline), &destination.id, State::Ok);
+        destination.health.report(Some(&self.live.pipeline), &destination.id, State::Ok);
         let exporter = &destination.id;
         match outcome {
             Outcome::Delivered { warning } => {
-                if let Some(warning) = warning {
+                if let Some(warning) = &warning {
                     warn!(%exporter, %signal, warning, "the backend took the data with a warning");
                 }
-                Answer::Settled(None, 0)
+                Answer::Settled(None, 0, warning.unwrap_or_default())
             }
-            Outcome::Discarded => Answer::Settled(Some(DropReason::Nop), items),
+            Outcome::Discarded => Answer::Settled(Some(DropReason::Nop), items, String::new()),
             Outcome::Partial { rejected, message } => {
                 warn!(%exporter, %signal, rejected, message, "the backend rejected a part of a request; the rest is delivered");
                 Answer::Partly(rejected.min(items), message)
@@ -486,9 +491,9 @@ impl Route<'_> {
             Outcome::Rejected { message } => Answer::Dead(Refusal::Rejected, message),
             Outcome::Unsupported { message } => {
                 warn!(%exporter, %signal, items, message, "this backend takes no {signal}: dropped; take the exporter out of the {signal} pipelines");
-                Answer::Settled(Some(DropReason::Unsupported), items)
+                Answer::Settled(Some(DropReason::Unsupported), items, message)
             }
-            Outcome::Retry { .. } => Answer::Settled(None, 0),
+            Outcome::Retry { .. } => Answer::Settled(None, 0, String::new()),
         }
     }
 
@@ -506,11 +511,12 @@ impl Route<'_> {
     }
 
     /// Books the items of a piece: `dropped` of them for the reason, the rest as delivered.
-    fn settle(self, piece: &[(usize, Batch)], reason: Option<DropReason>, dropped: u64, finished: &mut Finished) {
+    fn settle(self, piece: &[(usize, Batch)], reason: Option<DropReason>, dropped: u64, message: &str, finished: &mut Finished) {
         let mut left = dropped;
         for (place, batch) in piece {
             let mine = left.min(batch.items);
             left -= mine;
+            self.show(batch, reason, mine, message);
             let metrics = &self.destination.metrics;
             let signal: Signal = batch.signal;
             if let Some(sent) = metrics.sent.get(signal.ordinal()) {
@@ -528,18 +534,31 @@ impl Route<'_> {
         }
     }
 
+    /// Shows what became of a batch, of which so many items are dropped.
+    fn show(self, batch: &Batch, reason: Option<DropReason>, dropped: u64, message: &str) {
+        let Self { destination, live, .. } = self;
+        if dropped == 0 || dropped == batch.items {
+            destination.show(&live.pipeline, batch, reason.filter(|_| dropped > 0), message);
+            return;
+        }
+        // Which of them it is, the backend does not say.
+        let message = format!("{dropped} of these {} items: {message}", batch.items);
+        destination.show(&live.pipeline, batch, reason, &message);
+        destination.show(&live.pipeline, batch, None, &format!("but not {message}"));
+    }
+
     fn tell(self, change: Change, reason: &str) {
         let exporter = &self.destination.id;
         match change {
             Change::None => {}
             Change::Broke => {
-                warn!(%exporter, pipeline = &**self.pipeline, reason, "export failed; the data is held and will be retried");
+                warn!(%exporter, pipeline = &*self.live.pipeline, reason, "export failed; the data is held and will be retried");
             }
             Change::Silent => {
-                warn!(%exporter, pipeline = &**self.pipeline, "attempts in a row got no answer: connections are opened afresh");
+                warn!(%exporter, pipeline = &*self.live.pipeline, "attempts in a row got no answer: connections are opened afresh");
             }
             Change::Mended(after) => {
-                info!(%exporter, pipeline = &**self.pipeline, seconds = after.as_secs(), "the destination takes data again");
+                info!(%exporter, pipeline = &*self.live.pipeline, seconds = after.as_secs(), "the destination takes data again");
             }
         }
     }

@@ -19,10 +19,11 @@ use crate::{
     component::delivery::{BatchWish, Queue, Settings, Sizer},
     component::{Exporter, Outcome, Request, RetryCause},
     internal_telemetry::Telemetry,
-    journal::{Accounts, Appending, DropReason, MemoryShard, NewRecord, SourceId, Sources, Subscriber, Topic, TopicId},
+    journal::{Accounts, Appending, DropReason, MemoryShard, NewRecord, Position, SourceId, Sources, Subscriber, Topic, TopicId},
     otlp::wire::{put_bytes_always, put_message},
     runtime::{Clock, Health, Shutdown},
     signal::{Batch, ComponentId, Context, Signal, UnixNanos},
+    tap::{Ask, At, Form, Taps},
 };
 
 /// Answers by a script, then with `Delivered`; keeps what it was given.
@@ -70,6 +71,7 @@ struct Rig {
     exporter: Arc<Scripted>,
     destination: Arc<Destination>,
     accounts: Accounts,
+    live: Arc<Live>,
     drain: Shutdown,
     abort: Shutdown,
     task: JoinHandle<u64>,
@@ -103,9 +105,13 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
         health: Arc::new(Health::default()),
         splits_by_context,
         clock: Clock::new(|| UnixNanos(1_000_000_000)),
+        taps: Taps::default(),
     });
     let accounts = cursor.accounts();
+    let live = Arc::new(Live::new("traces".into(), destination.id.clone(), Signal::Traces, &cursor));
+    live.leads_to(destination.clone());
     let consumer = Consumer {
+        live: live.clone(),
         pipeline: "traces".into(),
         id: destination.id.clone(),
         signal: Signal::Traces,
@@ -116,7 +122,7 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
     };
     let (drain, abort) = (Shutdown::new(), Shutdown::new());
     let task = tokio::spawn(run(consumer, destination.clone(), policy, drain.clone(), abort.clone()));
-    Rig { topic, exporter, destination, accounts, drain, abort, task }
+    Rig { topic, exporter, destination, accounts, live, drain, abort, task }
 }
 
 /// A traces request of so many spans.
@@ -307,6 +313,95 @@ async fn a_backend_that_refuses_everything_is_not_asked_twice_for_each_record() 
     }
     let (_, requests, books) = rig.finish().await;
     assert_eq!((books.dropped[DropReason::Rejected as usize], requests.len()), (1024, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_failed_is_seen_with_its_error_until_it_is_delivered() {
+    let rig = rig(Scripted { answers: Mutex::new([retry(None), retry(None)].into()), ..Scripted::default() }, policy(), false);
+    rig.put(0, 7);
+    let position = Position { topic: TopicId(0), shard: 0, offset: 0 };
+    let seen = loop {
+        match rig.live.standing(position) {
+            Some(Standing::Parked { attempts: 2, error, .. }) => break error,
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    assert_eq!(seen.as_deref(), Some("busy"));
+    let flights = rig.live.flights();
+    assert_eq!((flights.parked, flights.parked_bytes), (1, spans(7).len()));
+    assert!(flights.next_attempt.is_some_and(|next| next > Duration::from_millis(100)), "{flights:?}");
+    let doing = rig.live.destination().unwrap();
+    assert_eq!((doing.condition.failures, doing.error.as_deref()), (2, Some("busy")));
+    assert!(doing.condition.failing.is_some() && doing.condition.next_attempt.is_some(), "{doing:?}");
+    assert_eq!(rig.live.oldest(), Some(UnixNanos(1_000_000_000)));
+    let live = rig.live.clone();
+    let (_, _, books) = rig.finish().await;
+    assert_eq!(books.delivered, 7);
+    assert_eq!((live.standing(position), live.flights(), live.oldest()), (None, Flights::default(), None));
+    assert_eq!(live.destination().unwrap().condition, Condition::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rates_are_those_of_the_last_seconds() {
+    let rig = rig(Scripted::default(), policy(), false);
+    assert_eq!(rig.live.rate(), None);
+    for second in 0..30 {
+        rig.live.count();
+        if second >= 20 {
+            rig.put(0, 6);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    rig.live.count();
+    let rate = rig.live.rate().unwrap();
+    assert_eq!((rate.came_in.round(), rate.went_out.round(), rate.over.as_secs()), (6.0, 6.0, 10));
+    rig.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn taps_see_what_is_delivered_and_what_is_dropped_and_why() {
+    let judge = |request: &Request| {
+        if request.parts.iter().any(|part| part.items == 13) {
+            Outcome::Rejected { message: "13 is not taken".to_owned() }
+        } else {
+            Outcome::DELIVERED
+        }
+    };
+    let partial = Answer::Now(Outcome::Partial { rejected: 2, message: "bad ids".to_owned() });
+    let scripted = Scripted { judge: Some(judge), answers: Mutex::new([partial].into()), ..Scripted::default() };
+    let rig = rig(scripted, policy(), false);
+    let ask = Ask { at: vec![At::Delivered, At::Dropped], form: Form::Otlp, ..Ask::default() };
+    let tap = rig.destination.taps.open(&ask).unwrap();
+    rig.put(0, 5);
+    while rig.accounts.books().held > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for items in [13, 4] {
+        rig.put(0, items);
+    }
+    rig.finish().await;
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let lines = String::from_utf8(tap.lines().await.unwrap()).unwrap();
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let spans = line["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len();
+            let weir = |key: &str| line["weir"][key].as_str().unwrap_or_default().to_owned();
+            assert_eq!((weir("component"), weir("pipeline")), ("test".to_owned(), "traces".to_owned()));
+            seen.push((spans, weir("at"), weir("reason"), weir("message")));
+        }
+    }
+    seen.sort();
+    let seen: Vec<_> = seen.iter().map(|(spans, at, reason, message)| (*spans, &**at, &**reason, &**message)).collect();
+    assert_eq!(
+        seen,
+        [
+            (4, "delivered", "", ""),
+            (5, "delivered", "", "but not 2 of these 5 items: bad ids"),
+            (5, "dropped", "rejected", "2 of these 5 items: bad ids"),
+            (13, "dropped", "rejected", "13 is not taken"),
+        ]
+    );
 }
 
 fn tenant(name: &str) -> Context {

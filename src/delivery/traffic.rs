@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Destination, Policy, Replay, consumer_name,
+    Destination, Live, Policy, Replay, consumer_name,
     journey::{Journey, Route, Shares},
 };
 use crate::{
@@ -31,7 +31,7 @@ const PASSED_MAX: u64 = 65_536;
 pub(super) struct Traffic {
     destination: Arc<Destination>,
     policy: Arc<Policy>,
-    pipeline: Arc<str>,
+    live: Arc<Live>,
     /// The name of its place in the journal.
     consumer: Arc<str>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
@@ -51,12 +51,12 @@ pub(super) struct Flight {
 }
 
 impl Traffic {
-    pub(super) fn new(destination: Arc<Destination>, policy: Arc<Policy>, pipeline: Arc<str>) -> Self {
+    pub(super) fn new(destination: Arc<Destination>, policy: Arc<Policy>, live: Arc<Live>) -> Self {
         Self {
-            consumer: consumer_name(&destination.id, &pipeline).into(),
+            consumer: consumer_name(&destination.id, &live.pipeline).into(),
             destination,
             policy,
-            pipeline,
+            live,
             flying: FuturesUnordered::new(),
             flying_bytes: 0,
             waiting: VecDeque::new(),
@@ -102,27 +102,34 @@ impl Traffic {
 
     pub(super) fn depart(&mut self, shares: Shares) {
         let journey = Journey::new(shares, self.read, &self.policy);
-        self.waiting.push_back(journey);
+        self.waiting.push_back(self.numbered(journey));
         self.fill();
     }
 
     /// Takes a record to the dead letters that no attempt is made with.
     pub(super) fn bury(&mut self, position: Position, letter: Letter) {
         let journey = Journey::burial(position, letter, self.read, &self.policy);
-        self.launch(journey, true);
+        self.launch(self.numbered(journey), true);
     }
 
     /// Sends a letter once more: `batch` of it, and `back` was refused already.
     pub(super) fn replay(&mut self, replay: Replay, batch: Option<Batch>, back: Vec<Letter>) {
         let journey = Journey::replay(replay, batch, back, self.read, &self.policy);
-        self.waiting.push_back(journey);
+        self.waiting.push_back(self.numbered(journey));
         self.fill();
+    }
+
+    /// From here on it can be seen.
+    fn numbered(&self, mut journey: Journey) -> Journey {
+        let positions = journey.finished.iter().map(|(position, _)| *position).collect();
+        journey.number = self.live.departs(positions, journey.bytes);
+        journey
     }
 
     /// What is known of a record before it is refused.
     pub(super) fn note(&self, position: Position) -> Note {
-        let Self { destination, policy, pipeline, consumer, .. } = self;
-        Route { destination, policy, pipeline, consumer }.note(position)
+        let Self { destination, policy, live, consumer, .. } = self;
+        Route { destination, policy, live, consumer }.note(position)
     }
 
     fn fill(&mut self) {
@@ -135,10 +142,13 @@ impl Traffic {
     fn launch(&mut self, journey: Journey, returning: bool) {
         self.flying_bytes += journey.bytes;
         self.returning += usize::from(returning);
+        if returning {
+            self.live.returns(journey.number);
+        }
         let (destination, policy) = (self.destination.clone(), self.policy.clone());
-        let (pipeline, consumer) = (self.pipeline.clone(), self.consumer.clone());
+        let (live, consumer) = (self.live.clone(), self.consumer.clone());
         let flight = async move {
-            let route = Route { destination: &destination, policy: &policy, pipeline: &pipeline, consumer: &consumer };
+            let route = Route { destination: &destination, policy: &policy, live: &live, consumer: &consumer };
             Flight { journey: journey.fly(route).await, returning }
         };
         self.flying.push(flight.boxed());
@@ -167,8 +177,9 @@ impl Traffic {
         self.flying_bytes -= journey.bytes;
         self.returning -= usize::from(returning);
         if journey.is_done() {
-            settle(&journey, cursor);
+            settle(&journey, &self.live, cursor);
         } else {
+            self.live.parks(journey.number, journey.due.unwrap_or_else(Instant::now));
             self.park(journey, cursor);
         }
         self.fill();
@@ -193,8 +204,8 @@ impl Traffic {
 
     /// Gives up the parked request with the most tries, of those that began before so many records were read.
     fn make_room(&mut self, read_before: Option<u64>, cursor: &mut Cursor) {
-        let Self { destination, policy, pipeline, consumer, parked, .. } = self;
-        let route = Route { destination, policy, pipeline, consumer };
+        let Self { destination, policy, live, consumer, parked, .. } = self;
+        let route = Route { destination, policy, live, consumer };
         let may_go = |journey: &Journey| journey.may_be_given_up(route) && read_before.is_none_or(|before| journey.read < before);
         let worst = parked.iter().enumerate().filter(|(_, journey)| may_go(journey)).max_by_key(|(_, journey)| journey.tries());
         let Some((at, _)) = worst else { return };
@@ -205,13 +216,14 @@ impl Traffic {
             if journey.has_letters() {
                 self.launch(journey, true);
             } else {
-                settle(&journey, cursor);
+                settle(&journey, live, cursor);
             }
         }
     }
 }
 
-fn settle(journey: &Journey, cursor: &mut Cursor) {
+fn settle(journey: &Journey, live: &Live, cursor: &mut Cursor) {
+    live.lands(journey.number);
     if journey.is_replay {
         return;
     }

@@ -12,8 +12,10 @@ mod inlet;
 mod newcomers;
 mod repairs;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,10 +32,10 @@ use crate::{
     otlp::{Scan, ScanLimits, repair::repair, scan},
     runtime::{Clock, Step, blocking},
     signal::{Batch, ComponentId, ContextNeeds, Signal, SpanIndex},
+    tap::{At, Seen, Taps},
 };
 use newcomers::Newcomers;
 use repairs::Repairs;
-use status::Situation;
 
 /// Where the door puts what it took: the ingest topics of the journal.
 pub trait Append: Send + Sync {
@@ -67,6 +69,7 @@ pub struct Door {
     others: Mutex<Vec<Arc<Counters>>>,
     newcomers: Newcomers,
     repairs: Repairs,
+    taps: Taps,
 }
 
 struct Counters {
@@ -101,9 +104,9 @@ impl Counters {
         if let Some(counter) = self.items.refused.get(signal.ordinal()) {
             counter.inc_by(items);
         }
-        match refusal.situation() {
-            Situation::Full | Situation::Stopping => self.full.inc(),
-            Situation::Malformed => self.malformed.inc(),
+        match refusal.reason() {
+            "full" => self.full.inc(),
+            "malformed" => self.malformed.inc(),
             _ => self.other.inc(),
         }
     }
@@ -123,7 +126,29 @@ impl Door {
             others: Mutex::default(),
             newcomers: Newcomers::default(),
             repairs: Repairs::default(),
+            taps: Taps::default(),
         }
+    }
+
+    /// Shows what passes to these taps.
+    pub fn watched(mut self, taps: Taps) -> Self {
+        self.taps = taps;
+        self
+    }
+
+    /// What a tap is shown of a request; nothing is made of it where nobody looks.
+    fn seen(&self, at: At, batch: impl FnOnce() -> Batch, peer: Option<SocketAddr>, transport: &'static str) -> Option<Seen> {
+        self.taps.wants(at).then(|| Seen {
+            at,
+            batch: batch(),
+            time: self.clock.now(),
+            component: self.settings.id.clone(),
+            pipeline: None,
+            peer,
+            transport: Some(transport),
+            reason: None,
+            message: None,
+        })
     }
 
     fn other_counters(&self, transport: &'static str) -> Arc<Counters> {
@@ -210,7 +235,7 @@ impl Door {
 
     /// Scans, admits and appends.
     fn take(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
-        let (signal, transport) = (arrival.signal, arrival.transport);
+        let (signal, transport, peer) = (arrival.signal, arrival.transport, arrival.peer);
         let other;
         let counters = if let Some(known) = self.counters.iter().find(|counters| counters.transport == transport) {
             known
@@ -223,6 +248,7 @@ impl Door {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 counters.refused(signal, items_seen, &refusal);
+                self.show_refused(signal, &refusal, peer, transport);
                 return Step::Ready(Err(refusal));
             }
         };
@@ -234,14 +260,17 @@ impl Door {
             Self::finish(counters, signal, 0, bytes, rejected);
             return Step::Ready(Ok(accepted(Pace::NONE)));
         }
+        let seen = self.seen(At::Ingest, || batch.clone(), peer, transport);
         let record = NewRecord { source: self.settings.source, received: self.clock.now(), batch, derived_from: None };
         match self.append.append(record) {
             Step::Ready(Ok(pace)) => {
                 Self::finish(counters, signal, items, bytes, rejected);
+                self.show(seen);
                 Step::Ready(Ok(accepted(pace)))
             }
             Step::Ready(Err(refusal)) => {
                 counters.refused(signal, items + rejected, &refusal);
+                self.show_refused(signal, &refusal, peer, transport);
                 Step::Ready(Err(refusal))
             }
             Step::Wait(appending) => {
@@ -251,16 +280,30 @@ impl Door {
                         // Nothing is waited for between the append and this.
                         Ok(pace) => {
                             Self::finish(&counters, signal, items, bytes, rejected);
+                            self.show(seen);
                             Ok(accepted(pace))
                         }
                         Err(refusal) => {
                             counters.refused(signal, items + rejected, &refusal);
+                            self.show_refused(signal, &refusal, peer, transport);
                             Err(refusal)
                         }
                     }
                 }))
             }
         }
+    }
+
+    fn show(&self, seen: Option<Seen>) {
+        if let Some(seen) = seen {
+            self.taps.show(seen);
+        }
+    }
+
+    fn show_refused(&self, signal: Signal, refusal: &Refusal, peer: Option<SocketAddr>, transport: &'static str) {
+        let nothing = || Batch { signal, payload: Bytes::new(), items: 0, context: Arc::default(), index: None };
+        let seen = self.seen(At::Refused, nothing, peer, transport);
+        self.show(seen.map(|seen| seen.said(Some(refusal.reason()), &refusal.to_string())));
     }
 
     fn finish(counters: &Counters, signal: Signal, items: u64, bytes: u64, rejected: u64) {

@@ -149,6 +149,15 @@ impl Refusal {
         }
     }
 
+    /// The word that our own metrics have for it.
+    pub const fn reason(&self) -> &'static str {
+        match self.situation() {
+            Situation::Full | Situation::Stopping => "full",
+            Situation::Malformed => "malformed",
+            _ => "other",
+        }
+    }
+
     /// How long the sender is asked to wait, where a retry makes sense.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -39,6 +39,12 @@ pub const CONSUMER_DELIVERED: &str = "weir_consumer_delivered_items";
 pub const CONSUMER_DROPPED: &str = "weir_consumer_dropped_items";
 pub const CONSUMER_HELD_ITEMS: &str = "weir_consumer_held_items";
 pub const CONSUMER_HELD_BYTES: &str = "weir_consumer_held_bytes";
+pub const CONSUMER_LAG_SECONDS: &str = "weir_consumer_lag_seconds";
+pub const CONSUMER_PARKED: &str = "weir_consumer_parked_requests";
+pub const CONSUMER_FAILING_SECONDS: &str = "weir_consumer_failing_seconds";
+pub const TAPS: &str = "weir_taps";
+pub const TAP_WAITING_BYTES: &str = "weir_tap_waiting_bytes";
+pub const TAP_LOST: &str = "weir_tap_lost_samples";
 pub const JOURNAL_BYTES: &str = "weir_journal_bytes";
 pub const JOURNAL_MAX_BYTES: &str = "weir_journal_max_bytes";
 pub const JOURNAL_REFUSING: &str = "weir_journal_refusing";
@@ -76,8 +82,8 @@ pub const SPAN_METRICS_RESOURCES: &str = "weir_span_metrics_resources";
 /// The unit that `without_units: false` puts behind a name, unless the name ends with it already.
 pub fn unit(name: &str) -> Option<&'static str> {
     match name {
-        PROCESS_UPTIME | PROCESS_CPU_SECONDS => Some("seconds"),
-        PROCESS_MEMORY_RSS | CONSUMER_HELD_BYTES | DEAD_LETTERS_BYTES => Some("bytes"),
+        PROCESS_UPTIME | PROCESS_CPU_SECONDS | CONSUMER_LAG_SECONDS | CONSUMER_FAILING_SECONDS => Some("seconds"),
+        PROCESS_MEMORY_RSS | CONSUMER_HELD_BYTES | DEAD_LETTERS_BYTES | TAP_WAITING_BYTES => Some("bytes"),
         _ => None,
     }
 }

@@ -86,6 +86,26 @@ impl Samples {
         self.gauge(names::CONSUMER_HELD_BYTES, "Bytes beyond this consumer's cursor.", &labels, books.held_bytes as f64);
     }
 
+    /// How far behind a consumer is, and how its destination does.
+    pub fn lag(&mut self, lag: &Lag<'_>) {
+        let labels = [("pipeline", lag.pipeline), ("component", lag.component), ("signal", lag.signal)];
+        let help = "Age of the oldest item beyond this consumer's cursor; 0: there is none.";
+        self.gauge(names::CONSUMER_LAG_SECONDS, help, &labels, lag.seconds);
+        let help = "Requests that failed and wait beside the others to be tried again.";
+        self.gauge(names::CONSUMER_PARKED, help, &labels, lag.parked_requests as f64);
+        if let Some(seconds) = lag.failing_seconds {
+            let help = "For how long this consumer's destination has failed; 0: it works.";
+            self.gauge(names::CONSUMER_FAILING_SECONDS, help, &labels, seconds);
+        }
+    }
+
+    /// Who looks at what passes, and what they did not see.
+    pub fn taps(&mut self, open: u64, waiting_bytes: u64, lost: u64) {
+        self.gauge(names::TAPS, "Taps that are open (`weir tap`).", &[], open as f64);
+        self.gauge(names::TAP_WAITING_BYTES, "Bytes that wait to be looked at for taps.", &[], waiting_bytes as f64);
+        self.counter(names::TAP_LOST, "Samples that taps left out because they or their readers were too slow.", &[], lost);
+    }
+
     /// The families in order of name.
     pub fn families(&self) -> impl Iterator<Item = (&str, &SampleFamily)> {
         self.families.iter().map(|(name, family)| (name.as_str(), family))
@@ -175,4 +195,17 @@ pub struct Books<'a> {
     pub dropped: &'a [(&'static str, u64)],
     pub held_items: u64,
     pub held_bytes: u64,
+}
+
+/// How far behind one consumer is.
+#[derive(Debug, Clone, Copy)]
+pub struct Lag<'a> {
+    pub pipeline: &'a str,
+    pub component: &'a str,
+    pub signal: &'a str,
+    /// Age of the oldest record that it is not done with.
+    pub seconds: f64,
+    pub parked_requests: u64,
+    /// `None`: it delivers to nobody outside.
+    pub failing_seconds: Option<f64>,
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -14,6 +14,7 @@ use super::{
     Books, DropReason, Lag, Position, Record, Shard, TopicId,
     shard::{Mark, Unread},
 };
+use crate::signal::UnixNanos;
 
 /// Wakes a consumer that waits for records.
 #[derive(Default)]
@@ -23,9 +24,28 @@ pub struct Waker {
     items_min: AtomicU64,
     bytes_min: AtomicU64,
     notify: Notify,
+    /// When the oldest record that is handed out and not settled came in; 0: there is none.
+    oldest_out: AtomicU64,
+    /// When the last record that was handed out came in.
+    last_out: AtomicU64,
+    on_skip: OnceLock<OnSkip>,
 }
 
+/// Told of each record that its consumer is moved over. Called under a lock: it must not wait.
+type OnSkip = Box<dyn Fn(&Record) + Send + Sync>;
+
 impl Waker {
+    /// A consumer's waker that tells of each record that the consumer is moved over; `tell` must not wait.
+    pub fn telling(tell: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        Self { on_skip: OnceLock::from(Box::new(tell) as OnSkip), ..Self::default() }
+    }
+
+    pub(crate) fn skipped(&self, record: &Record) {
+        if let Some(tell) = self.on_skip.get() {
+            tell(record);
+        }
+    }
+
     /// Called at each append; costs one load while the consumer is awake.
     pub(crate) fn wake(&self, unread: Lag) {
         let enough =
@@ -61,6 +81,7 @@ impl Place {
 
 struct Outstanding {
     offset: u64,
+    received: UnixNanos,
     items: u64,
     bytes: u64,
     settled: Option<Settled>,
@@ -137,6 +158,7 @@ impl Cursor {
                 bytes += record.batch.payload.len();
                 place.window.push_back(Outstanding {
                     offset: record.position.offset,
+                    received: record.received,
                     items: record.batch.items,
                     bytes: record.batch.payload.len() as u64,
                     settled: None,
@@ -144,6 +166,16 @@ impl Cursor {
             }
         }
         self.next = if count == 0 { 0 } else { (self.next + 1) % count };
+        if let Some(last) = out.get(before..).and_then(<[Record]>::last) {
+            self.waker.last_out.store(last.received.0, Ordering::Relaxed);
+            self.note_oldest();
+        }
+    }
+
+    /// Says to who looks when the oldest record that is not settled came in.
+    fn note_oldest(&self) {
+        let fronts = self.places.iter().filter_map(|place| place.window.front()).map(|front| front.received.0);
+        self.waker.oldest_out.store(fronts.min().unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Whether so much is settled behind a record that is not, that no more should be read: after a crash all of it comes again.
@@ -160,6 +192,7 @@ impl Cursor {
         if let Some(place) = self.places.iter_mut().find(|place| place.topic == position.topic && place.shard == position.shard) {
             place.commit();
         }
+        self.note_oldest();
     }
 
     /// Gives up what is handed out and what is unread, counted as dropped for this reason. Returns the items. What is on disk is not given
@@ -253,6 +286,11 @@ impl Cursor {
         Marks(self.places.iter().map(|place| (place.log.clone(), place.consumer)).collect())
     }
 
+    /// A handle that tells the age of what it is not done with, from any thread.
+    pub fn oldest(&self) -> Oldest {
+        Oldest { places: self.accounts().0, waker: self.waker.clone() }
+    }
+
     /// A handle that reads the accounts, from any thread.
     pub fn accounts(&self) -> Accounts {
         Accounts(self.places.iter().map(|place| (place.log.clone(), place.consumer)).collect())
@@ -278,6 +316,23 @@ impl Marks {
     /// Where each shard ends now.
     pub fn ends(&self) -> Vec<u64> {
         self.0.iter().map(|(log, _)| log.end()).collect()
+    }
+}
+
+/// Tells when the oldest record came in that a consumer is not done with.
+pub struct Oldest {
+    places: Vec<(Arc<dyn Shard>, usize)>,
+    waker: Arc<Waker>,
+}
+
+impl Oldest {
+    /// `None`: there is none, or nothing was read since the start. Where the next one to be read lies on disk alone, the time of the one before it.
+    pub fn get(&self) -> Option<UnixNanos> {
+        let out = self.waker.oldest_out.load(Ordering::Relaxed);
+        let unread = self.places.iter().map(|(log, consumer)| log.unread(*consumer)).filter(|unread| unread.records > 0);
+        let last = self.waker.last_out.load(Ordering::Relaxed);
+        let times = unread.map(|unread| if unread.oldest_unix_nanos == 0 { last } else { unread.oldest_unix_nanos });
+        times.chain([out]).filter(|time| *time != 0).min().map(UnixNanos)
     }
 }
 

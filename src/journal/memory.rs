@@ -79,6 +79,10 @@ impl Shard for MemoryShard {
         false
     }
 
+    fn accepted(&self) -> Lag {
+        self.ring.lock().accepted()
+    }
+
     fn end(&self) -> u64 {
         self.ring.lock().end()
     }

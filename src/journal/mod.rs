@@ -21,7 +21,7 @@ mod shard;
 mod tests;
 mod topic;
 
-pub use cursor::{Accounts, Cursor, Marks, Place, Settled, Waker};
+pub use cursor::{Accounts, Cursor, Marks, Oldest, Place, Settled, Waker};
 pub use disk::{
     Directory, DirectoryError, DiskShard, FoundLetters, LetterStore, LettersError, Persistence, Reading, RequestFile, StateError,
     StateFile, choose_directory, inspect,
@@ -30,4 +30,4 @@ pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
 pub use letters::{Letter, LetterFilter, LetterRef, MESSAGE_BYTES_MAX, Note, Origin, Refusal, ReplayRequest};
 pub use memory::MemoryShard;
 pub use shard::{Appended, Appending, Mark, Shard, Unread};
-pub use topic::{AppendError, NewRecord, Position, ROOM_WAIT, Record, SourceId, Sources, Subscriber, Topic, TopicId};
+pub use topic::{AppendError, Figures, NewRecord, Position, ROOM_WAIT, Record, SourceId, Sources, Subscriber, Topic, TopicId};

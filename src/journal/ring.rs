@@ -23,6 +23,8 @@ pub(super) struct Ring {
     /// Offset of the first slot.
     base: u64,
     pub(super) cursors: Vec<CursorState>,
+    /// What was taken in since the start.
+    accepted: Lag,
     /// Whether somebody waits for the pace.
     paced: bool,
     /// Whether somebody was refused and waits for room.
@@ -56,6 +58,7 @@ impl Ring {
             bytes: 0,
             base,
             cursors: Vec::new(),
+            accepted: Lag::default(),
             paced: false,
             refused: false,
         }
@@ -69,6 +72,11 @@ impl Ring {
     /// The offset that the next record gets.
     pub(super) fn end(&self) -> u64 {
         self.base + self.slots.len() as u64
+    }
+
+    /// What was taken in since the start.
+    pub(super) fn accepted(&self) -> Lag {
+        self.accepted
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -106,6 +114,7 @@ impl Ring {
             }
         }
         self.bytes += size.bytes;
+        self.accepted.add(&size);
         self.slots.push_back(Record {
             position: Position { topic: self.topic, shard: self.shard, offset },
             source,
@@ -140,6 +149,9 @@ impl Ring {
             && let Some(record) = self.slots.get(at)
         {
             cursor.skip(&size(record));
+            if cursor.takes(record.source) {
+                cursor.waker.skipped(record);
+            }
             cursor.pass(cursor.read + 1);
             at += 1;
         }

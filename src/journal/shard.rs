@@ -56,6 +56,8 @@ pub trait Shard: Send + Sync {
     }
     /// A snapshot that covers the mark is on disk: from there the consumer starts again.
     fn cover(&self, _mark: &Mark) {}
+    /// What was appended since the start.
+    fn accepted(&self) -> Lag;
     /// The offset that the next record gets.
     fn end(&self) -> u64;
     /// Writes everything down and takes nothing more.

@@ -79,6 +79,43 @@ fn every_consumer_sees_every_record_of_its_sources_in_order() {
 }
 
 #[test]
+fn a_consumer_that_is_moved_over_records_tells_which() {
+    let topic = topic(1);
+    let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let telling = told.clone();
+    let waker = Arc::new(Waker::telling(move |record| telling.lock().push(record.position.offset)));
+    let bound = LagBound { records: 1, ..LagBound::NONE };
+    let places = topic.subscribe(&subscriber(&[0], bound, OnOverflow::SkipOldest), &waker);
+    let cursor = Cursor::new(places, waker);
+    // The second one is for somebody else.
+    let _other = topic.cursor(&subscriber(&[1], LagBound::NONE, OnOverflow::SkipOldest));
+    for source in [0, 1, 0, 0] {
+        put(&topic, 0, record(source, 1, 1));
+    }
+    assert_eq!((cursor.accounts().books().dropped[DropReason::Lag as usize], &*told.lock()), (2, &vec![0, 2]));
+}
+
+#[test]
+fn the_oldest_is_what_is_not_settled_read_or_not() {
+    let topic = topic(2);
+    let mut cursor = topic.cursor(&unbounded());
+    let oldest = cursor.oldest();
+    assert_eq!(oldest.get(), None);
+    let at = |nanos| NewRecord { received: UnixNanos(nanos), ..record(0, 1, 1) };
+    for (shard, nanos) in [(0, 30), (0, 40), (1, 20)] {
+        put(&topic, shard, at(nanos));
+    }
+    assert_eq!(oldest.get(), Some(UnixNanos(20)));
+    let records = read_all(&mut cursor);
+    assert_eq!(oldest.get(), Some(UnixNanos(20)));
+    for (settled, left) in [(40, Some(20)), (20, Some(30)), (30, None)] {
+        let record = records.iter().find(|record| record.received.0 == settled).unwrap();
+        cursor.settle(record.position, &Settled::delivered(1));
+        assert_eq!(oldest.get().map(|at| at.0), left, "{settled}");
+    }
+}
+
+#[test]
 fn the_cursor_waits_for_the_slowest_record() {
     let topic = topic(1);
     let mut cursor = topic.cursor(&unbounded());

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    LagBound, OnOverflow, Shard,
+    Lag, LagBound, OnOverflow, Shard,
     cursor::{Cursor, Place, Waker},
     shard::Appending,
 };
@@ -95,6 +95,15 @@ pub struct Subscriber {
     pub on_overflow: OnOverflow,
     /// Its place on disk is that of its last snapshot.
     pub is_stateful: bool,
+}
+
+/// Amounts of a topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Appended since the start.
+    pub accepted: Lag,
+    /// Held for the consumer that is furthest behind.
+    pub held: Lag,
 }
 
 /// The longest a request waits for room.
@@ -209,6 +218,21 @@ impl Topic {
         drop(timeout(ROOM_WAIT, caught_up).await);
     }
 
+    /// What came in, and what is held for the consumer that is furthest behind.
+    pub fn figures(&self) -> Figures {
+        let consumers = *self.consumers.lock();
+        let mut all = Figures::default();
+        for shard in &self.shards {
+            all.accepted = all.accepted.plus(shard.accepted());
+            let held = (0..consumers).map(|consumer| shard.books(consumer)).max_by_key(|books| books.held_bytes);
+            if let Some(books) = held {
+                let held = Lag { records: books.held_records, items: books.held, bytes: books.held_bytes };
+                all.held = all.held.plus(held);
+            }
+        }
+        all
+    }
+
     /// Why nothing can be appended now.
     pub fn fault(&self) -> Option<String> {
         self.shards.iter().find_map(|shard| shard.fault())
@@ -225,7 +249,7 @@ impl Topic {
     #[cfg(test)]
     pub(crate) fn settle_for_test(&self, shard: usize, watermark: u64, settled: &super::Settled) {
         if let Some(log) = self.shards.get(shard) {
-            log.settle(0, watermark, settled, super::Lag::default());
+            log.settle(0, watermark, settled, Lag::default());
         }
     }
 }

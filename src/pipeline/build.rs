@@ -1,12 +1,13 @@
 //! A plan → topics, cursors and built components, ready to be started.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
 
 use super::{
+    Board,
     file::{Declared, File},
     plan::{Plan, PlannedConsumer, Role, TopicKind},
 };
@@ -17,7 +18,7 @@ use crate::{
         ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Stateful, Tables, Unbuilt,
     },
     config::{Diagnostic, Diagnostics, Level, Origin},
-    delivery::{Chain, Consumer, DeadLetters, Destination, Policy, Remembering, Replayer, SharedConnector, Stage},
+    delivery::{Chain, Consumer, DeadLetters, Destination, Live, Policy, Remembering, Replayer, SharedConnector, Stage},
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
@@ -26,6 +27,7 @@ use crate::{
     },
     runtime::{BuildError, Clock, Health, both},
     signal::{ComponentId, ContextNeeds, Signal},
+    tap::{At, Seen, Taps},
 };
 
 /// A component could not be built or started.
@@ -77,6 +79,10 @@ pub struct Surroundings {
     pub clock: Clock,
     /// `journal::max_lag`, where written.
     pub lag_bytes: Option<u64>,
+    /// Who looks at what passes.
+    pub taps: Taps,
+    /// Where consumers and topics can be looked at.
+    pub board: Board,
 }
 
 /// Why a plan that was built cannot be connected to its journal.
@@ -416,7 +422,9 @@ impl Built {
                     shard
                 }
             };
-            topics.push(Arc::new(Topic::of(id, name, planned.signal, room, vec![shard])));
+            let topic = Arc::new(Topic::of(id, name, planned.signal, room, vec![shard]));
+            around.board.topic(&topic);
+            topics.push(topic);
         }
 
         let dead_letters = Arc::new(match &directory {
@@ -441,6 +449,7 @@ impl Built {
                 health: around.health.clone(),
                 splits_by_context: built.splits_by_context,
                 clock: around.clock.clone(),
+                taps: around.taps.clone(),
                 id: built.id,
             }));
         }
@@ -468,6 +477,7 @@ impl Built {
                 dead_letters: dead_letters.clone(),
                 clock: around.clock.clone(),
                 flush_interval: built.flush_interval,
+                taps: around.taps.clone(),
             };
             connectors.push((id, Arc::new(shared)));
         }
@@ -531,8 +541,10 @@ impl Built {
             if remembers.is_some() {
                 policy.one_by_one();
             }
+            let bell = bell(planned, around);
             let mut consumer =
-                subscribe(planned, &topics, &source, &policy, remembers.is_some(), chain.clone(), plan.depth(planned));
+                subscribe(planned, &topics, &source, &policy, remembers.is_some(), bell, chain.clone(), plan.depth(planned));
+            around.board.consumer(&consumer.live);
             if let Some(replayer) = &mut replayer {
                 let name = planned.subscriber_name().into();
                 if planned.role == Role::Exporter && remembers.is_none() {
@@ -548,6 +560,7 @@ impl Built {
             match planned.role {
                 Role::Exporter => {
                     if let Some(destination) = graph.exporters.iter().find(|exporter| exporter.id == planned.component) {
+                        consumer.live.leads_to(destination.clone());
                         graph.exporter_consumers.push((consumer, destination.clone(), policy));
                     }
                 }
@@ -570,11 +583,14 @@ impl Built {
             graph.entries.push(Entry { source: source(&id), id, receiver, topics });
         }
         graph.show_books(&around.telemetry);
+        let clock = around.clock.clone();
+        around.board.show(&around.telemetry, &around.taps, move || clock.now());
         graph.remembering = remembering.into_iter().map(|(_, _, remembering)| remembering).collect();
         graph.replayer = replayer;
         graph.journal = directory.map(|directory| Arc::new(OpenJournal { directory, shards: disk_shards, dead_letters }));
         if let Some(journal) = &graph.journal {
             journal.warn_of_strangers();
+            around.board.open_journal(journal);
             let journal = Arc::downgrade(journal);
             around.telemetry.on_scrape(move |samples: &mut Samples| {
                 if let Some(journal) = journal.upgrade() {
@@ -629,6 +645,10 @@ impl OpenJournal {
         let (letters, letters_max) = self.dead_letters.store().map_or((0, 0), |store| store.usage());
         (used + letters, max + letters_max)
     }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
 }
 
 /// The share of the journal's room (one of so many) at which states are saved at once, so that records can be let go.
@@ -642,10 +662,10 @@ fn subscribe(
     source: &impl Fn(&ComponentId) -> SourceId,
     policy: &Policy,
     is_stateful: bool,
+    waker: Arc<Waker>,
     chain: Arc<Chain>,
     depth: usize,
 ) -> Consumer {
-    let waker = Arc::new(Waker::default());
     let mut places = Vec::new();
     for (topic, sources) in &planned.reads {
         let Some(topic) = topics.get(*topic) else { continue };
@@ -658,15 +678,32 @@ fn subscribe(
         };
         places.extend(topic.subscribe(&subscriber, &waker));
     }
-    Consumer {
-        pipeline: planned.pipeline.as_str().into(),
-        id: planned.component.clone(),
-        signal: planned.signal,
-        cursor: Cursor::new(places, waker),
-        chain,
-        depth,
-        replays: None,
-    }
+    let (pipeline, id, signal): (Arc<str>, _, _) = (planned.pipeline.as_str().into(), planned.component.clone(), planned.signal);
+    let cursor = Cursor::new(places, waker);
+    let live = Arc::new(Live::new(pipeline.clone(), id.clone(), signal, &cursor));
+    Consumer { pipeline, id, signal, cursor, chain, depth, replays: None, live }
+}
+
+/// Wakes a consumer, and shows to taps what it is moved over because it is too far behind.
+fn bell(planned: &PlannedConsumer, around: &Surroundings) -> Arc<Waker> {
+    let (taps, clock) = (around.taps.clone(), around.clock.clone());
+    let (pipeline, component): (Arc<str>, _) = (planned.pipeline.as_str().into(), planned.component.clone());
+    Arc::new(Waker::telling(move |record| {
+        if taps.wants(At::Dropped) {
+            let seen = Seen {
+                at: At::Dropped,
+                batch: record.batch.clone(),
+                time: clock.now(),
+                component: component.clone(),
+                pipeline: Some(pipeline.clone()),
+                peer: None,
+                transport: None,
+                reason: None,
+                message: None,
+            };
+            taps.show(seen.said(Some(DropReason::Lag.as_str()), "the consumer was further behind than it may be"));
+        }
+    }))
 }
 
 impl Graph {

@@ -153,7 +153,8 @@ impl Running {
                 limits: ScanLimits::default(),
             };
             let append = Arc::new(Ingest { topics });
-            let inlet = Arc::new(Door::new(settings, append, graph.budget.clone(), around.clock.clone(), &around.telemetry));
+            let door = Door::new(settings, append, graph.budget.clone(), around.clock.clone(), &around.telemetry);
+            let inlet = Arc::new(door.watched(around.taps.clone()));
             let started = receiver.start(inlet, running.stop_receivers.clone()).await;
             match started {
                 Ok(task) => receivers.push(named("receivers", &id, task)),

@@ -10,16 +10,17 @@ use std::{
 const MAY_USE: &[(&str, &[&str])] = &[
     ("signal", &[]),
     ("otlp", &["signal"]),
+    ("tap", &["otlp", "signal"]),
     ("config", &[]),
     ("runtime", &["signal"]),
     ("internal_telemetry", &["config", "runtime", "signal"]),
     ("journal", &["runtime", "signal"]),
-    ("door", &["internal_telemetry", "journal", "otlp", "runtime", "signal"]),
+    ("door", &["internal_telemetry", "journal", "otlp", "runtime", "signal", "tap"]),
     ("exposition", &["internal_telemetry", "otlp", "signal"]),
     ("component", &["config", "door", "exposition", "internal_telemetry", "journal", "runtime", "signal"]),
     ("transport", &["component", "config", "otlp", "runtime", "signal"]),
     ("registry", &["exposition", "otlp", "signal"]),
-    ("delivery", &["component", "internal_telemetry", "journal", "otlp", "runtime", "signal"]),
+    ("delivery", &["component", "internal_telemetry", "journal", "otlp", "runtime", "signal", "tap"]),
     ("receivers", &["component", "config", "door", "internal_telemetry", "otlp", "runtime", "signal", "transport"]),
     ("processors", &["component", "config", "door", "otlp", "runtime", "signal"]),
     (
@@ -31,15 +32,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["component", "config", "exposition", "internal_telemetry", "otlp", "registry", "runtime", "signal", "transport"],
     ),
     ("extensions", &["component", "config", "otlp", "runtime", "signal", "transport"]),
-    ("pipeline", &["component", "config", "delivery", "door", "internal_telemetry", "journal", "runtime", "signal"]),
+    ("pipeline", &["component", "config", "delivery", "door", "internal_telemetry", "journal", "runtime", "signal", "tap"]),
     (
         "service",
         &["component", "delivery", "door", "internal_telemetry", "journal", "otlp", "pipeline", "runtime", "signal", "transport"],
     ),
+    ("admin", &["delivery", "journal", "pipeline", "runtime", "signal", "tap", "transport"]),
     ("demo", &["config", "internal_telemetry", "runtime"]),
     (
         "cli",
         &[
+            "admin",
             "component",
             "config",
             "connectors",
@@ -55,6 +58,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "runtime",
             "service",
             "signal",
+            "tap",
+            "transport",
         ],
     ),
 ];

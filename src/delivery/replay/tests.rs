@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::{
     component::{Exporter, Outcome, Processed, Processor, Request, delivery::Settings},
-    delivery::{Chain, Consumer, DeadLetters, Destination, Policy, Stage, consumer_name, exporter::run},
+    delivery::{Chain, Consumer, DeadLetters, Destination, Live, Policy, Stage, consumer_name, exporter::run},
     internal_telemetry::{DEAD_LETTERS_REPLAYED, DEAD_LETTERS_WAITING, Telemetry},
     journal::{
         Accounts, Appending, Books, Directory, LetterFilter, MemoryShard, NewRecord, Note, Persistence, Refusal, SourceId,
@@ -19,6 +19,7 @@ use crate::{
     },
     runtime::{Clock, Health},
     signal::{Batch, ComponentId, Signal, UnixNanos},
+    tap::Taps,
 };
 
 /// Does not take a request with 13 items in one of its parts, until it is mended.
@@ -94,14 +95,16 @@ fn rig(path: &Path, id: &str, processors: Vec<Arc<dyn Processor>>) -> Rig {
         health: Arc::new(Health::default()),
         splits_by_context: false,
         clock: Clock::system(),
+        taps: Taps::default(),
     });
     let accounts = cursor.accounts();
     let mut replayer = Replayer::new(letters.store().unwrap().clone());
     let replays = replayer.taker(consumer_name(&id, "traces").into());
     let stage = |processor| Stage { processor, metrics: telemetry.processor("fussy", Signal::Traces) };
     let chain = Arc::new(Chain::new(processors.into_iter().map(stage).collect(), 1));
-    let consumer =
-        Consumer { pipeline: "traces".into(), id, signal: Signal::Traces, cursor, chain, depth: 0, replays: Some(replays) };
+    let live = Arc::new(Live::new("traces".into(), id.clone(), Signal::Traces, &cursor));
+    let (signal, replays) = (Signal::Traces, Some(replays));
+    let consumer = Consumer { pipeline: "traces".into(), id, signal, cursor, chain, depth: 0, replays, live };
     let (drain, stop) = (Shutdown::new(), Shutdown::new());
     let consumer = tokio::spawn(run(consumer, destination, policy, drain.clone(), stop.clone()));
     let replayer = tokio::spawn(replayer.run(stop.clone()));

@@ -361,8 +361,14 @@ impl Inner {
                                 items: stored.header.items,
                                 bytes: stored.payload.len() as u64,
                             };
+                            let offset = stored.header.offset;
                             cursor.skip(&size);
-                            cursor.pass(stored.header.offset + 1);
+                            if cursor.takes(size.source)
+                                && let Some(record) = self.record(stored)
+                            {
+                                cursor.waker.skipped(&record);
+                            }
+                            cursor.pass(offset + 1);
                         }
                         Found::Record(_) => {}
                         Found::Lost { to, .. } => cursor.pass(to.max(cursor.read)),
@@ -529,6 +535,10 @@ impl Shard for DiskShard {
         let saved = Saved { committed: mark.committed, delivered: mark.delivered, dropped: mark.dropped };
         self.inner.covered.lock().insert(mark.name.to_string(), saved);
         self.inner.moved();
+    }
+
+    fn accepted(&self) -> Lag {
+        self.inner.ring().accepted()
     }
 
     fn end(&self) -> u64 {

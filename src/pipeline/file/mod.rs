@@ -3,6 +3,7 @@
 //! In:   the merged tree, and the tables of what weir has.
 //! Out:  [`File`]: every id resolved to a row of its table, every reference to a declared id; everything wrong in [`Diagnostics`].
 
+mod admin;
 mod connectors;
 mod journal;
 mod migrate;
@@ -20,6 +21,7 @@ use crate::{
     signal::{ComponentId, Signal},
 };
 
+pub use admin::Admin;
 pub use journal::{Journal, JournalMode};
 pub use migrate::{Migrated, migrate};
 pub use sections::Declared;
@@ -61,10 +63,11 @@ pub struct File {
     /// `service::telemetry`, unread.
     pub telemetry: Option<Node>,
     pub journal: Journal,
+    pub admin: Admin,
 }
 
-/// The keys of a file; `journal` is weir's own.
-const KEYS: &[&str] = &["receivers", "processors", "exporters", "connectors", "extensions", "service", "journal"];
+/// The keys of a file; `journal` and `admin` are weir's own.
+const KEYS: &[&str] = &["receivers", "processors", "exporters", "connectors", "extensions", "service", "journal", "admin"];
 
 impl File {
     /// Checks a whole file. What comes back holds everything that could be resolved, so that further checks can run; nothing may be
@@ -85,6 +88,7 @@ impl File {
         connectors::check(&sections, &service.pipelines, tables, found);
         sections.tell_absent(tables, found);
         let journal = Journal::read(node.get("journal"), found);
+        let admin = Admin::read(node.get("admin"), found);
         let file = Self {
             receivers: sections.take(Kind::Receiver),
             processors: sections.take(Kind::Processor),
@@ -96,6 +100,7 @@ impl File {
             missing_extensions: service.missing_extensions,
             telemetry: service.telemetry,
             journal,
+            admin,
         };
         // What is unused is not started, but a wrong key in it is still a wrong key.
         file.read_settings(tables, false, found);

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Error, ErrorKind},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::net::UnixStream as StdUnixStream,
+    os::unix::{fs::MetadataExt as _, net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
 };
 
@@ -15,14 +15,31 @@ use crate::runtime::BuildError;
 /// A listening socket. A socket file is removed when it goes.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] SocketFile),
 }
 
-impl Drop for Listener {
+/// The file of a listening socket; removed with it, unless another process has put its own there meanwhile.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    pub(super) fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: identity(path) }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if self.identity.is_some() && self.identity == identity(&self.path) {
             // Gone already is as good.
-            drop(std::fs::remove_file(path));
+            drop(std::fs::remove_file(&self.path));
         }
     }
 }
@@ -125,7 +142,7 @@ fn unix(path: &Path) -> io::Result<Listener> {
         },
         bound => bound,
     }
-    .map(|listener| Listener::Unix(listener, path.to_owned()))
+    .map(|listener| Listener::Unix(listener, SocketFile::of(path)))
 }
 
 /// What an endpoint stands for.

@@ -12,6 +12,7 @@ pub mod grpc;
 pub mod health;
 mod io;
 mod listen;
+mod local;
 mod notice;
 mod settings;
 
@@ -27,6 +28,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 
 pub use gate::{Gate, Origin};
+pub use local::LocalError;
 pub use notice::Once;
 pub use settings::{
     Auth, Cors, EnforcementPolicy, GrpcServerSettings, HttpServerSettings, Keepalive, KeepaliveParameters, Middleware,
