@@ -3,7 +3,7 @@
 //! Full: when a topic it appends to has no room, it waits, and its own topic with it; it never skips.
 //! Lost: a record on which a processor or the connector panics goes to the dead letters.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -18,9 +18,11 @@ use super::{
 };
 use crate::{
     component::{Connector, Derived, Stateful},
-    journal::{DropReason, Letter, NewRecord, Note, Position, Record, Refusal, Settled, SourceId, Topic},
+    journal::{
+        Derivation, DropReason, LastDerived, Letter, NewRecord, Note, Position, Record, Refusal, Settled, SourceId, Topic,
+    },
     runtime::{Clock, Shutdown},
-    signal::Batch,
+    signal::{Batch, Signal},
     tap::Taps,
 };
 
@@ -42,11 +44,32 @@ pub struct SharedConnector {
 const READ_BYTES: usize = 1 << 20;
 
 impl SharedConnector {
-    async fn append(&self, derived: &mut Vec<Derived>, from: Option<Position>) {
+    async fn append(&self, derived: &mut Vec<Derived>) {
         for item in derived.drain(..) {
-            let Some(topic) = self.outputs.iter().find(|topic| topic.signal == item.batch.signal) else { continue };
-            let record = NewRecord { source: self.source, received: item.received, batch: item.batch, derived_from: from };
-            topic.append_derived(0, record).await;
+            self.append_one(item, None).await;
+        }
+    }
+
+    async fn append_one(&self, item: Derived, derived_from: Option<Derivation>) {
+        let Some(topic) = self.output(item.batch.signal) else { return };
+        let record = NewRecord { source: self.source, received: item.received, batch: item.batch, derived_from };
+        topic.append_derived(0, record).await;
+    }
+
+    fn output(&self, signal: Signal) -> Option<&Arc<Topic>> {
+        self.outputs.iter().find(|topic| topic.signal == signal)
+    }
+
+    /// What was made from a record is appended, but for what was there before a crash.
+    async fn append_from(&self, derived: &mut Vec<Derived>, from: Derivation, before: &mut Before) {
+        let mut numbers = [0; Signal::ALL.len()];
+        for item in derived.drain(..) {
+            let signal = item.batch.signal;
+            let Some(number) = numbers.get_mut(signal.ordinal()) else { continue };
+            *number += 1;
+            if !before.had(signal, from.position, *number) {
+                self.append_one(item, Some(from.clone())).await;
+            }
         }
     }
 
@@ -86,7 +109,7 @@ impl SharedConnector {
                     () = stop.cancelled() => break,
                     _ = ticks.tick() => {
                         self.flush(&mut derived, false);
-                        self.append(&mut derived, None).await;
+                        self.append(&mut derived).await;
                     }
                 }
             }
@@ -94,7 +117,39 @@ impl SharedConnector {
             stop.cancelled().await;
         }
         self.flush(&mut derived, true);
-        self.append(&mut derived, None).await;
+        self.append(&mut derived).await;
+    }
+}
+
+/// What a pipeline's records became before this start. After a crash its place may be behind that.
+struct Before(Vec<(Signal, LastDerived)>);
+
+impl Before {
+    fn of(shared: &SharedConnector, consumer: &Consumer) -> Self {
+        let known = shared.outputs.iter().flat_map(|topic| topic.derived().into_iter().map(|last| (topic.signal, last)));
+        let is_ours = |(_, LastDerived { from, .. }): &(Signal, LastDerived)| {
+            let Position { topic, shard, offset } = from.position;
+            // A topic that ends before it was begun anew by somebody: its positions mean other records now.
+            from.reader == consumer.pipeline && consumer.cursor.end_of(topic, shard).is_some_and(|end| offset < end)
+        };
+        Self(known.filter(is_ours).collect())
+    }
+
+    /// Whether the record that is made as the `number`th (from 1) of one signal is there already.
+    fn had(&mut self, signal: Signal, position: Position, number: usize) -> bool {
+        let same = |(known, last): &(Signal, LastDerived)| {
+            (*known, last.from.position.topic, last.from.position.shard) == (signal, position.topic, position.shard)
+        };
+        let Some(at) = self.0.iter().position(same) else { return false };
+        let Some((_, last)) = self.0.get(at) else { return false };
+        match position.offset.cmp(&last.from.position.offset) {
+            Ordering::Less => true,
+            Ordering::Equal => number <= last.records,
+            Ordering::Greater => {
+                self.0.swap_remove(at);
+                false
+            }
+        }
     }
 }
 
@@ -103,6 +158,7 @@ impl SharedConnector {
 pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Shutdown, abort: Shutdown) -> u64 {
     let mut records: Vec<Record> = Vec::new();
     let mut derived = Vec::new();
+    let mut before = crate::runtime::blocking(|| Before::of(&shared, &consumer));
     'reading: loop {
         // Looked at afresh each time: what was appended before `drain` fired is read.
         let draining = drain.is_cancelled();
@@ -137,7 +193,7 @@ pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Sh
                 tokio::select! {
                     biased;
                     () = abort.cancelled() => break 'reading,
-                    () = shared.append(&mut derived, Some(position)) => {}
+                    () = shared.append_from(&mut derived, Derivation { reader: consumer.pipeline.clone(), position }, &mut before) => {}
                 }
             }
             consumer.cursor.settle(position, &settled);
@@ -187,13 +243,17 @@ fn letter(consumer: &Consumer, shared: &SharedConnector, record: Record, message
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::JoinHandle;
+    use std::path::Path;
+
+    use tokio::{sync::Notify, task::JoinHandle};
 
     use super::*;
     use crate::{
         delivery::{Chain, Live},
         internal_telemetry::Telemetry,
-        journal::{Accounts, Appending, LagBound, MemoryShard, OnOverflow, Sources, Subscriber, TopicId},
+        journal::{
+            Accounts, Appending, Directory, LagBound, MemoryShard, OnOverflow, Persistence, Shard, Sources, Subscriber, TopicId,
+        },
         signal::{ComponentId, Signal, UnixNanos},
     };
 
@@ -236,9 +296,12 @@ mod tests {
     }
 
     /// A connector between two topics; the second is read by nobody and takes so many records (0: any number).
-    #[expect(clippy::disallowed_methods, reason = "the rig owns the task and awaits it")]
     fn rig(output_records: u64) -> Rig {
-        let (input, output) = (topic(0), topic(1));
+        between(topic(0), topic(1), output_records)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the rig owns the task and awaits it")]
+    fn between(input: Arc<Topic>, output: Arc<Topic>, output_records: u64) -> Rig {
         let cursor = input.cursor(&subscriber(LagBound::NONE));
         drop(output.cursor(&subscriber(LagBound { records: output_records, ..LagBound::NONE })));
         let letters = Arc::new(DeadLetters::in_memory(Arc::new([]), &Telemetry::default()));
@@ -279,6 +342,59 @@ mod tests {
             assert_eq!(rig.task.await.unwrap(), 0);
             assert_eq!(rig.accounts.books().delivered, 3);
         }
+    }
+
+    /// Offsets and items of what a directory's derived topic holds, after the connector has passed on these of the input, and what it had
+    /// before.
+    async fn forwarded(path: &Path, items: &[u64]) -> Vec<(u64, u64)> {
+        let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(64 << 20), letters_bytes_max: None };
+        let names = ["traces", "traces/forward"];
+        let directory =
+            Directory::open(&wish, names.map(str::to_owned).to_vec(), &["otlp".to_owned()], Clock::new(|| UnixNanos(1))).unwrap();
+        let mut shards = Vec::new();
+        let mut topic = |number: u16| {
+            let (id, name, room) = (TopicId(number), names[usize::from(number)], Arc::new(Notify::new()));
+            let shard = directory.shard(id, name, Signal::Traces, 0, 1 << 40, room.clone()).unwrap();
+            shards.push(shard.clone());
+            Arc::new(Topic::of(id, name.to_owned(), Signal::Traces, room, vec![shard]))
+        };
+        let (input, output) = (topic(0), topic(1));
+        let mut reader = output.cursor(&Subscriber { name: "reader".into(), ..subscriber(LagBound::NONE) });
+        let rig = between(input, output, 0);
+        for items in items {
+            let batch = Batch {
+                signal: Signal::Traces,
+                payload: vec![0; 10].into(),
+                items: *items,
+                context: Arc::default(),
+                index: None,
+            };
+            let new = NewRecord { source: SourceId(0), received: UnixNanos(1), batch, derived_from: None };
+            rig.input.append(0, new).await.unwrap();
+        }
+        rig.drain.cancel();
+        assert_eq!(rig.task.await.unwrap(), 0);
+        let mut records = Vec::new();
+        while reader.has_unread() {
+            reader.read(1000, 1 << 20, &mut records);
+        }
+        for shard in shards {
+            shard.close();
+        }
+        records.iter().map(|record| (record.position.offset, record.batch.items)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_passed_on_before_a_crash_is_not_passed_on_again() {
+        let path = tempfile::TempDir::new().unwrap();
+        assert_eq!(forwarded(path.path(), &[1, 2, 3]).await, [(0, 1), (1, 2), (2, 3)]);
+        // The connector's place is lost: it reads everything once more.
+        let places = path.path().join("topics/traces/0/cursors");
+        std::fs::write(&places, [7; 4096]).unwrap();
+        assert_eq!(forwarded(path.path(), &[4]).await, [(0, 1), (1, 2), (2, 3), (3, 4)]);
+        // The input begins anew: its offsets are other records.
+        std::fs::remove_dir_all(path.path().join("topics/traces/0")).unwrap();
+        assert_eq!(forwarded(path.path(), &[5]).await, [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]);
     }
 
     #[tokio::test(start_paused = true)]

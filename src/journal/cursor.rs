@@ -291,6 +291,11 @@ impl Cursor {
         Oldest { places: self.accounts().0, waker: self.waker.clone() }
     }
 
+    /// The offset that the next record of this shard gets; `None`: it is not read here.
+    pub fn end_of(&self, topic: TopicId, shard: u16) -> Option<u64> {
+        self.places.iter().find(|place| (place.topic, place.shard) == (topic, shard)).map(|place| place.log.end())
+    }
+
     /// A handle that reads the accounts, from any thread.
     pub fn accounts(&self) -> Accounts {
         Accounts(self.places.iter().map(|place| (place.log.clone(), place.consumer)).collect())

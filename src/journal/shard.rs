@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{AppendError, Books, DropReason, Lag, NewRecord, Record, Settled, Subscriber, cursor::Waker};
+use super::{AppendError, Books, DropReason, Lag, LastDerived, NewRecord, Record, Settled, Subscriber, cursor::Waker};
 
 /// A record is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,10 @@ pub trait Shard: Send + Sync {
     fn accepted(&self) -> Lag;
     /// The offset that the next record gets.
     fn end(&self) -> u64;
+    /// For a derived topic: the newest record of each reader that something here was made from. Reads the disk.
+    fn derived(&self) -> Vec<LastDerived> {
+        Vec::new()
+    }
     /// Writes everything down and takes nothing more.
     fn close(&self) {}
 }

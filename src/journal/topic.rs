@@ -62,8 +62,8 @@ pub struct Record {
     pub source: SourceId,
     pub received: UnixNanos,
     pub batch: Batch,
-    /// For derived records: the position of the record they were made from (or the last one covered).
-    pub derived_from: Option<Position>,
+    /// For derived records: what they were made from.
+    pub derived_from: Option<Derivation>,
 }
 
 /// A record on its way in.
@@ -72,7 +72,23 @@ pub struct NewRecord {
     pub source: SourceId,
     pub received: UnixNanos,
     pub batch: Batch,
-    pub derived_from: Option<Position>,
+    pub derived_from: Option<Derivation>,
+}
+
+/// Which record a connector made another one from, and on whose reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derivation {
+    /// The pipeline whose records the connector took.
+    pub reader: Arc<str>,
+    pub position: Position,
+}
+
+/// Of what a reader's records became in a derived topic: the newest one that anything was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastDerived {
+    pub from: Derivation,
+    /// Records that were made from it.
+    pub records: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -231,6 +247,11 @@ impl Topic {
             }
         }
         all
+    }
+
+    /// What was made last from each reader's records, by topic and shard of these.
+    pub fn derived(&self) -> Vec<LastDerived> {
+        self.shards.iter().flat_map(|shard| shard.derived()).collect()
     }
 
     /// Why nothing can be appended now.

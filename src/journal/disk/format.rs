@@ -189,6 +189,8 @@ pub(super) struct Meta {
     pub(super) context: Context,
     /// Topic, shard and offset of the record it was made from.
     pub(super) derived_from: Option<(String, u16, u64)>,
+    /// The pipeline whose reading of that record made it.
+    pub(super) reader: Option<String>,
     /// Of a dead letter: which signal it is, and why it is one.
     pub(super) letter: Option<(Signal, Note)>,
 }
@@ -198,9 +200,10 @@ const TAG_METADATA: u8 = 2;
 const TAG_AUTH: u8 = 3;
 const TAG_DERIVED_FROM: u8 = 4;
 const TAG_LETTER: u8 = 5;
+const TAG_READER: u8 = 6;
 
 impl Meta {
-    pub(super) fn encode(context: &Context, derived_from: Option<(&str, u16, u64)>, out: &mut Vec<u8>) {
+    pub(super) fn encode(context: &Context, derived_from: Option<(&str, u16, u64, &str)>, out: &mut Vec<u8>) {
         let mut entry = |tag: u8, parts: &[&[u8]]| {
             out.push(tag);
             out.extend_from_slice(&(parts.iter().map(|part| part.len()).sum::<usize>() as u32).to_le_bytes());
@@ -227,8 +230,9 @@ impl Meta {
             put_text(text, &mut value);
             entry(TAG_AUTH, &[&value]);
         }
-        if let Some((topic, shard, offset)) = derived_from {
+        if let Some((topic, shard, offset, reader)) = derived_from {
             entry(TAG_DERIVED_FROM, &[&offset.to_le_bytes(), &shard.to_le_bytes(), topic.as_bytes()]);
+            entry(TAG_READER, &[reader.as_bytes()]);
         }
     }
 
@@ -269,6 +273,7 @@ impl Meta {
                     meta.derived_from = Some((std::str::from_utf8(value.get(10..)?).ok()?.to_owned(), shard, offset));
                 }
                 TAG_LETTER => meta.letter = Some(note::decode(value)?),
+                TAG_READER => meta.reader = Some(std::str::from_utf8(value).ok()?.to_owned()),
                 _ => {}
             }
         }

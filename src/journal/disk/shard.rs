@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     journal::{
-        AppendError, Appended, Appending, Books, DropReason, Lag, NewRecord, OnOverflow, Position, Record, Settled, Shard,
-        Subscriber, TopicId,
+        AppendError, Appended, Appending, Books, Derivation, DropReason, Lag, LastDerived, NewRecord, OnOverflow, Position,
+        Record, Settled, Shard, Subscriber, TopicId,
         cursor::Waker,
         ledger::SlotSize,
         ring::{Ring, Room, size},
@@ -52,6 +52,8 @@ const GATHER: Duration = Duration::from_millis(1);
 const CURSORS_WAIT: Duration = Duration::from_millis(20);
 /// How often the places are synced.
 const CURSORS_SYNC: Duration = Duration::from_secs(5);
+/// Looked through for what was derived last: more than lies between a connector's reading and its place on disk.
+const LAST_SEGMENTS: usize = 2;
 /// How often a writer without room looks for some.
 const ROOM_CHECK: Duration = Duration::from_millis(250);
 
@@ -218,9 +220,7 @@ impl Inner {
 
     fn record(&self, stored: Stored) -> Option<Record> {
         let meta = Meta::decode(&stored.meta)?;
-        let derived_from = meta
-            .derived_from
-            .and_then(|(topic, shard, offset)| Some(Position { topic: self.names.topic(&topic)?, shard, offset }));
+        let derived_from = self.derivation(&meta);
         Some(Record {
             position: Position { topic: self.topic, shard: self.number, offset: stored.header.offset },
             source: self.names.runtime_source(stored.header.source),
@@ -234,6 +234,37 @@ impl Inner {
             },
             derived_from,
         })
+    }
+
+    fn derivation(&self, meta: &Meta) -> Option<Derivation> {
+        let (topic, shard, offset) = meta.derived_from.as_ref()?;
+        let position = Position { topic: self.names.topic(topic)?, shard: *shard, offset: *offset };
+        Some(Derivation { reader: meta.reader.as_deref()?.into(), position })
+    }
+
+    /// What was made last from each reader's records, of what the last segments hold.
+    fn last_derived(&self) -> io::Result<Vec<LastDerived>> {
+        let mut newest: Vec<LastDerived> = Vec::new();
+        let segments = self.segments.all();
+        for segment in segments.iter().skip(segments.len().saturating_sub(LAST_SEGMENTS)) {
+            let (mut place, len) = (ReadPlace::start_of(segment.base), segment.extent().len);
+            while place.at < len {
+                for one in segment.chunk(&mut place, len)? {
+                    let Found::Record(stored) = one else { continue };
+                    let Some(from) = Meta::decode(&stored.meta).and_then(|meta| self.derivation(&meta)) else { continue };
+                    let same = |known: &&mut LastDerived| {
+                        let Derivation { reader, position } = &known.from;
+                        (reader, position.topic, position.shard) == (&from.reader, from.position.topic, from.position.shard)
+                    };
+                    match newest.iter_mut().find(same) {
+                        Some(known) if known.from == from => known.records += 1,
+                        Some(known) => *known = LastDerived { from, records: 1 },
+                        None => newest.push(LastDerived { from, records: 1 }),
+                    }
+                }
+            }
+        }
+        Ok(newest)
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -516,6 +547,13 @@ impl Shard for DiskShard {
         true
     }
 
+    fn derived(&self) -> Vec<LastDerived> {
+        self.inner.last_derived().unwrap_or_else(|error| {
+            error!(topic = self.inner.topic.0, %error, "the journal cannot be read here: what a connector made last may be made again");
+            Vec::new()
+        })
+    }
+
     fn fault(&self) -> Option<String> {
         self.inner.fault()
     }
@@ -635,7 +673,9 @@ impl Writer {
             .map(|waiting| {
                 let record = &waiting.record;
                 let mut meta = Vec::new();
-                let from = record.derived_from.map(|from| (inner.names.topic_name(from.topic), from.shard, from.offset));
+                let from = record.derived_from.as_ref().map(|Derivation { reader, position }| {
+                    (inner.names.topic_name(position.topic), position.shard, position.offset, &**reader)
+                });
                 Meta::encode(&record.batch.context, from, &mut meta);
                 Entry {
                     source: inner.names.stored_source(record.source),
