@@ -7,6 +7,8 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+use tracing::error;
+
 use super::{
     Lag, LagBound, OnOverflow, Shard,
     cursor::{Cursor, Place, Waker},
@@ -96,6 +98,9 @@ pub enum AppendError {
     /// A consumer that may not skip is at its bound.
     #[error("no room: {consumer} is behind by its bound")]
     Full { consumer: Arc<str> },
+    /// Longer than a record can be: it never fits.
+    #[error("a record of {bytes} bytes is longer than the {bytes_max} that the journal takes")]
+    TooLarge { bytes: u64, bytes_max: u64 },
     /// The disk or the quota is full, or the disk fails.
     #[error("the journal takes no data: {reason}")]
     Disk { reason: Box<str> },
@@ -194,7 +199,7 @@ impl Topic {
             let appended = match self.append_now(shard, record) {
                 Ok(Appending::Done(appended)) => appended,
                 Ok(Appending::Syncing(writing)) => writing.await?,
-                Err((error, _)) if is_last => return Err(error),
+                Err((error, _)) if is_last || matches!(error, AppendError::TooLarge { .. }) => return Err(error),
                 Err((_, back)) => {
                     is_last = timeout_at(deadline, room).await.is_err();
                     record = back;
@@ -211,8 +216,13 @@ impl Topic {
     /// Appends what a connector made: it waits for as long as it takes, because its input is acknowledged already and nothing may be lost.
     pub async fn append_derived(&self, shard: usize, record: NewRecord) -> u64 {
         loop {
-            if let Ok(offset) = self.append(shard, record.clone()).await {
-                return offset;
+            match self.append(shard, record.clone()).await {
+                Ok(offset) => return offset,
+                Err(error @ AppendError::TooLarge { .. }) => {
+                    error!(topic = self.name, items = record.batch.items, %error, "what a connector made is lost");
+                    return 0;
+                }
+                Err(_) => {}
             }
         }
     }

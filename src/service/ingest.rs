@@ -18,6 +18,9 @@ pub(super) struct Ingest {
 }
 
 fn refuse(error: &AppendError) -> Refusal {
+    if let AppendError::TooLarge { .. } = error {
+        return Refusal::TooLarge { message: error.to_string() };
+    }
     Refusal::Full { reason: error.to_string(), retry_after: retry_hint() }
 }
 
@@ -36,7 +39,7 @@ impl Append for Ingest {
                 )
             }
             // The disk has no room: it will not have any within a moment.
-            Err((error @ AppendError::Disk { .. }, _)) => Step::Ready(Err(refuse(&error))),
+            Err((error @ (AppendError::Disk { .. } | AppendError::TooLarge { .. }), _)) => Step::Ready(Err(refuse(&error))),
             Err((_, record)) => Step::Wait(when_there_is_room(topic.clone(), record).boxed()),
         }
     }
@@ -62,7 +65,7 @@ async fn when_there_is_room(topic: Arc<Topic>, mut record: NewRecord) -> Result<
             Ok(Appending::Syncing(writing)) => {
                 return writing.await.map(|appended| pace(&topic, appended)).map_err(|error| refuse(&error));
             }
-            Err((error, _)) if Instant::now() >= until || matches!(error, AppendError::Disk { .. }) => {
+            Err((error, _)) if Instant::now() >= until || !matches!(error, AppendError::Full { .. }) => {
                 return Err(refuse(&error));
             }
             Err((_, back)) => record = back,

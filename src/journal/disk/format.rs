@@ -30,7 +30,9 @@ pub(super) const VERSION: u16 = 1;
 const SEGMENT_MAGIC: &[u8; 8] = b"weirlog1";
 const RECORD_MAGIC: &[u8; 4] = b"WREC";
 /// Larger than any record the door lets in; a length beyond it is damage.
-const RECORD_BYTES_MAX: u64 = 1 << 31;
+pub(super) const RECORD_BYTES_MAX: u64 = 1 << 31;
+/// What of it a payload may be: the rest is for what comes with it, which requests bound to a small part of this.
+pub(super) const PAYLOAD_BYTES_MAX: u64 = RECORD_BYTES_MAX - (64 << 20);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SegmentHeader {

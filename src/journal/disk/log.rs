@@ -21,7 +21,8 @@ use tracing::{error, warn};
 use super::{
     files::{Disk, DiskFile, read_whole, replace},
     format::{
-        HeaderError, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stored, body_sum, find_record,
+        HeaderError, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stored, body_sum,
+        find_record,
     },
     quota::Quota,
 };
@@ -77,6 +78,13 @@ pub(super) struct Extent {
     /// Items of this shard up to there.
     pub(super) items: u64,
     pub(super) sums: Sums,
+}
+
+impl Extent {
+    /// Items of this shard before the segment.
+    fn items_before(&self) -> u64 {
+        self.items.saturating_sub(self.sums.of(|_| true).items)
+    }
 }
 
 pub(super) struct Segment {
@@ -195,8 +203,10 @@ impl Segments {
         }
         let (from, len) = (offset.max(segment.base), segment.extent.lock().len);
         if offset < segment.base {
-            // Whole segments are missing.
-            found.push(Found::Lost { offset, to: segment.base, items: None, path: segment.path.clone(), at: 0 });
+            // Whole segments are missing. The headers count all items before them.
+            let before = self.0.lock().iter().map(|segment| segment.extent()).rfind(|extent| extent.end == offset);
+            let items = before.map(|before| segment.extent().items_before().saturating_sub(before.items));
+            found.push(Found::Lost { offset, to: segment.base, items, path: segment.path.clone(), at: 0 });
         }
         while place.at < len && found.is_empty() {
             found = segment.piece(place, len, bytes_max.clamp(PIECE_BYTES_MIN, CHUNK_BYTES))?;
@@ -214,10 +224,20 @@ impl Segments {
         Ok(found)
     }
 
-    /// What lies from `offset` on, of the sources that `takes` names.
+    /// What lies from `offset` on, of the sources that `takes` names. Segments that are missing count, so that they are counted as lost, where
+    /// `takes` names every source there is.
     pub(super) fn lag(&self, offset: u64, takes: impl Fn(u16) -> bool) -> io::Result<Lag> {
         let mut lag = Lag::default();
-        for segment in self.all() {
+        let segments = self.all();
+        let takes_all = segments.iter().all(|segment| segment.extent.lock().sums.each().all(|(source, _)| takes(source)));
+        for (before, segment) in segments.iter().zip(segments.iter().skip(1)).filter(|_| takes_all) {
+            let (before, behind) = (before.extent(), segment.extent());
+            if before.end >= offset && before.end < segment.base {
+                let items = behind.items_before().saturating_sub(before.items);
+                lag = lag.plus(Lag { records: segment.base - before.end, items, bytes: 0 });
+            }
+        }
+        for segment in segments {
             let extent = segment.extent();
             if offset <= segment.base {
                 lag = lag.plus(extent.sums.of(&takes));
@@ -456,12 +476,20 @@ impl Log {
         for (number, base) in bases.iter().enumerate() {
             let path = directory.join(segment_name(*base));
             let limit = bases.get(number + 1).copied().unwrap_or(u64::MAX);
-            let Some(segment) = recover(&*disk, &path, *base, limit, options.sync, &mut recovered)? else { continue };
+            let Some(segment) = recover(&*disk, &path, *base, limit, options, &mut recovered)? else { continue };
+            if let Some(before) = segments.back().map(|before| before.extent()).filter(|before| before.end < *base) {
+                let items = Some(segment.extent().items_before().saturating_sub(before.items));
+                recovered.note(&Found::Lost { offset: before.end, to: *base, items, path, at: 0 });
+            }
             nonces = nonces.max(segment.nonce + 1);
             quota.force(segment.bytes);
             segments.push_back(Arc::new(segment));
         }
         let last = segments.back().map(|segment| segment.extent());
+        if let Some(last) = last.as_ref().filter(|last| last.end < end_min) {
+            let path = directory.join(segment_name(last.end));
+            recovered.note(&Found::Lost { offset: last.end, to: end_min, items: None, path, at: 0 });
+        }
         let next = last.as_ref().map_or(0, |extent| extent.end).max(end_min);
         let items = last.map_or(0, |extent| extent.items);
         let log = Self {
@@ -497,6 +525,10 @@ impl Log {
 
     fn append_with(&mut self, group: &[Entry], headers: &mut Vec<u8>, now: UnixNanos) -> Result<(), WriteError> {
         let bytes: u64 = group.iter().map(Entry::bytes).sum();
+        if let Some(entry) = group.iter().find(|entry| entry.bytes() > RECORD_BYTES_MAX) {
+            // Its length would be taken for damage. Whoever appends looks first.
+            return Err(WriteError::Full(format!("a record of {} bytes is too long for the journal", entry.bytes())));
+        }
         let segment = self.room_for(bytes, now)?;
         let extent = segment.extent();
         let (mut sums, mut offset, mut items) = (extent.sums, self.next, self.items);
@@ -735,7 +767,7 @@ fn recover(
     path: &Path,
     base: u64,
     limit: u64,
-    sync: bool,
+    options: Options,
     recovered: &mut Recovered,
 ) -> Result<Option<Segment>, OpenError> {
     let io = |cause| OpenError::Io { path: path.display().to_string(), cause };
@@ -751,18 +783,42 @@ fn recover(
             disk.remove(path).map_err(io)?;
             return Ok(None);
         }
-        Err(_) if head == [0; SEGMENT_HEADER_BYTES] || read < SEGMENT_HEADER_BYTES => {
-            disk.remove(path).map_err(io)?;
-            return Ok(None);
-        }
         Err(cause) => {
-            let aside = path.with_extension("damaged");
-            disk.rename(path, &aside).map_err(io)?;
-            error!(file = %aside.display(), "{cause}: a segment of the journal cannot be read and was put aside; what it held is not delivered");
-            recovered.lost_records += 1;
-            return Ok(None);
+            let is_unbegun = head == [0; SEGMENT_HEADER_BYTES] || read < SEGMENT_HEADER_BYTES;
+            let beside = extent_beside(disk, path).map_err(io)?.filter(|(_, extent)| extent.end > base && extent.end <= limit);
+            match beside {
+                Some((nonce, extent)) if extent.len <= bytes => {
+                    warn!(file = %path.display(), "{cause}: what stands beside this segment tells enough to read it all the same, and its header is written anew");
+                    let header = SegmentHeader {
+                        signal: options.signal,
+                        shard: options.shard,
+                        base,
+                        nonce,
+                        created: UnixNanos::default(),
+                    };
+                    let mended = file.write_at(&mut [IoSlice::new(&header.encode())], 0);
+                    mended.and_then(|()| if options.sync { file.sync() } else { Ok(()) }).map_err(io)?;
+                    header
+                }
+                beside if is_unbegun => {
+                    if let Some((_, extent)) = beside {
+                        error!(file = %path.display(), bytes, to = extent.end, "a segment of the journal was cut off behind our back and is let go; what it held is not delivered");
+                    } else if bytes < SEGMENT_HEADER_BYTES as u64 {
+                        warn!(file = %path.display(), bytes, "an empty segment of the journal is let go");
+                    }
+                    disk.remove(path).map_err(io)?;
+                    return Ok(None);
+                }
+                _ => {
+                    let aside = path.with_extension("damaged");
+                    disk.rename(path, &aside).map_err(io)?;
+                    error!(file = %aside.display(), "{cause}: a segment of the journal cannot be read and was put aside; what it held is not delivered");
+                    return Ok(None);
+                }
+            }
         }
     };
+    let sync = options.sync;
     let mut segment = Segment::new(path.to_owned(), &header, bytes, file);
     let sealed = read_extent(disk, &segment).map_err(io)?.filter(|extent| extent.end <= limit && extent.len <= bytes);
     if let Some(extent) = sealed {
@@ -836,20 +892,23 @@ fn write_extent(disk: &dyn Disk, segment: &Segment, extent: &Extent, sync: bool)
 
 /// `None`: there is no such file, or it is another segment's, or damaged; the segment itself tells all.
 pub(super) fn read_extent(disk: &dyn Disk, segment: &Segment) -> io::Result<Option<Extent>> {
-    let Some(bytes) = read_whole(disk, &segment.path.with_extension("extent"), 4 << 20)? else { return Ok(None) };
+    let beside = extent_beside(disk, &segment.path)?;
+    Ok(beside.filter(|(nonce, extent)| *nonce == segment.nonce && extent.end >= segment.base).map(|(_, extent)| extent))
+}
+
+/// What stands beside a segment: its nonce, and what of it counts. `None`: nothing, or it is damaged.
+pub(super) fn extent_beside(disk: &dyn Disk, path: &Path) -> io::Result<Option<(u64, Extent)>> {
+    let Some(bytes) = read_whole(disk, &path.with_extension("extent"), 4 << 20)? else { return Ok(None) };
     let Some((content, sum)) = bytes.split_last_chunk::<8>() else { return Ok(None) };
     if u64::from_le_bytes(*sum) != u64::from(crc32c::crc32c(content)) {
         return Ok(None);
     }
     let numbers: Vec<u64> = content.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     let Some(([nonce, end, len, items], sums)) = numbers.split_first_chunk::<4>() else { return Ok(None) };
-    if *nonce != segment.nonce || *end < segment.base {
-        return Ok(None);
-    }
     let sums = sums
         .as_chunks::<4>()
         .0
         .iter()
         .map(|[source, records, items, bytes]| (*source as u16, Lag { records: *records, items: *items, bytes: *bytes }));
-    Ok(Some(Extent { end: *end, len: *len, items: *items, sums: Sums(sums.collect()) }))
+    Ok(Some((*nonce, Extent { end: *end, len: *len, items: *items, sums: Sums(sums.collect()) })))
 }

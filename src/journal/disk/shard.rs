@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use super::{
     cursors::{CursorFile, Opened, Saved, Standing},
-    format::{Meta, Stored},
+    format::{Meta, PAYLOAD_BYTES_MAX, Stored},
     log::{Entry, Found, Log, LostRecords, ReadPlace, Segments, WriteError},
     names::Names,
 };
@@ -431,6 +431,10 @@ impl Inner {
 impl Shard for DiskShard {
     fn append(&self, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)> {
         let inner = &self.inner;
+        let bytes = record.batch.payload.len() as u64;
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err((AppendError::TooLarge { bytes, bytes_max: PAYLOAD_BYTES_MAX }, record));
+        }
         if let Some(reason) = inner.fault() {
             return Err((AppendError::Disk { reason: reason.into() }, record));
         }

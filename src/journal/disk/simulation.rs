@@ -750,6 +750,8 @@ impl Run {
     }
 
     fn commit(&mut self, sync: bool) {
+        // As the writer does: without syncs the places are not synced either.
+        let sync = sync && self.options.sync;
         let next = self.log().next();
         for saved in self.standing.consumers.values_mut() {
             if self.rng.chance(600) {

@@ -226,6 +226,79 @@ fn a_reader_goes_back_to_what_it_did_not_take_without_starting_anew() {
     }
 }
 
+/// The files of its segments, in order.
+fn segments_in(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.sort();
+    paths
+}
+
+fn flip_header(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[20] ^= 0xff;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_header_that_is_damaged_costs_nothing_where_its_segment_was_sealed() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    fill(&mut log, 60);
+    let before = content(&log);
+    drop(log);
+    let segments = segments_in(directory.path());
+    flip_header(&segments[1]);
+    for _ in 0..2 {
+        let (log, recovered) = open(directory.path());
+        assert_eq!((recovered.lost_records, recovered.lost_items), (0, 0));
+        assert_eq!(content(&log), before);
+    }
+}
+
+#[test]
+fn a_segment_that_is_gone_is_counted_by_its_neighbours() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    fill(&mut log, 60);
+    let before = content(&log).0;
+    drop(log);
+    let segments = segments_in(directory.path());
+    // One without its header and what stands beside it, and one of no length.
+    flip_header(&segments[1]);
+    fs::remove_file(segments[1].with_extension("extent")).unwrap();
+    fs::write(&segments[3], []).unwrap();
+    let (log, recovered) = open(directory.path());
+    let (whole, lost) = content(&log);
+    let gone: Vec<_> = before.iter().filter(|record| !whole.contains(record)).collect();
+    assert_eq!((recovered.lost_records, recovered.lost_items), (gone.len() as u64, gone.iter().map(|(_, items)| items).sum()));
+    assert!(gone.len() > 10 && lost.len() == 2, "{lost:?}");
+    let lag = log.segments.lag(0, |_| true).unwrap();
+    assert_eq!((lag.records, lag.items), (60, before.iter().map(|(_, items)| items).sum()));
+}
+
+#[test]
+fn records_that_were_there_at_the_end_and_are_not_are_said() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    fill(&mut log, 5);
+    drop(log);
+    let quota = Arc::new(Quota::new(1 << 30));
+    let (_, recovered) = Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota, 9, UnixNanos(1)).unwrap();
+    assert_eq!(recovered.lost_records, 4);
+}
+
+#[test]
+fn what_would_be_read_as_damage_is_not_written() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    // Zeros that nobody touches take no memory.
+    let long = Entry { payload: Bytes::from(vec![0; 1 << 31]), ..entry(1, 1) };
+    assert!(matches!(log.append(&[long], UnixNanos(1)), Err(log::WriteError::Full(_))));
+    fill(&mut log, 2);
+    assert_eq!(content(&log).0.len(), 2);
+}
+
 // === shards ===
 
 struct Rig {
@@ -416,4 +489,59 @@ async fn appends_to_a_topic_nobody_reads_are_not_written() {
     let rig = rig(path.path(), 64 << 20);
     let Ok(Appending::Done(_)) = rig.topic.append_now(0, record(0, 1, 10)) else { panic!("nothing to wait for") };
     assert_eq!(rig.shard.end(), 0);
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_long_is_refused_for_good() {
+    let path = TempDir::new().unwrap();
+    let rig = rig(path.path(), 64 << 20);
+    let _cursor = rig.topic.cursor(&subscriber("one", &[0]));
+    let mut long = record(0, 1, 1);
+    long.batch.payload = Bytes::from(vec![0; 1 << 31]);
+    let refused = rig.topic.append(0, long).await;
+    assert!(matches!(refused, Err(crate::journal::AppendError::TooLarge { .. })), "{refused:?}");
+    assert_eq!(rig.shard.fault(), None);
+}
+
+#[tokio::test]
+async fn the_items_of_a_segment_that_is_gone_are_in_the_books() {
+    let path = TempDir::new().unwrap();
+    {
+        let rig = rig(path.path(), 64 << 20);
+        let _cursor = rig.topic.cursor(&subscriber("one", &[0]));
+        for number in 0..30 {
+            rig.topic.append(0, record(0, number + 1, 900_000)).await.unwrap();
+        }
+        rig.shard.close();
+    }
+    let segments = segments_in(&path.path().join("topics/traces/0"));
+    assert!(segments.len() > 3);
+    fs::write(&segments[1], []).unwrap();
+    let rig = rig(path.path(), 64 << 20);
+    let mut cursor = rig.topic.cursor(&subscriber("one", &[0]));
+    let records = read(&mut cursor);
+    let items: u64 = records.iter().map(|record| record.batch.items).sum();
+    for record in &records {
+        cursor.settle(record.position, &Settled::delivered(record.batch.items));
+    }
+    let books = cursor.accounts().books();
+    let damaged = books.dropped[crate::journal::DropReason::Damaged as usize];
+    assert!(records.len() < 30 && books.balance(), "{} records, {books:?}", records.len());
+    assert_eq!((books.accepted, damaged), ((1..=30).sum(), (1..=30).sum::<u64>() - items));
+}
+
+#[test]
+fn letters_of_a_newer_weir_are_left_as_they_are_and_an_older_directory_gets_its_own() {
+    let path = TempDir::new().unwrap();
+    let wish = Persistence { directory: path.path().to_owned(), sync: false, bytes_max: Some(32 << 20), letters_bytes_max: None };
+    let open = || Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap();
+    drop(open());
+    assert!(!path.path().join("letters").exists());
+    assert_eq!(open().letters().unwrap().0.held(), crate::journal::Lag::default());
+    let format = path.path().join("letters/FORMAT");
+    fs::write(&format, "weir letters 2\n").unwrap();
+    let refused = open().letters().err().unwrap().to_string();
+    assert!(refused.contains("weir letters 2"), "{refused}");
+    assert!(inspect::Journal::open(path.path()).unwrap().letters(|_| Ok::<_, inspect::InspectError>(())).is_err());
+    assert_eq!(fs::read_to_string(&format).unwrap(), "weir letters 2\n");
 }

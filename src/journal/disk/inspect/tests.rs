@@ -161,7 +161,13 @@ async fn damage_is_found_at_its_place_and_counted() {
     let mut bytes = whole.clone();
     bytes[20] ^= 1;
     fs::write(&segment, &bytes).unwrap();
+    let (verified, found) = faults(&journal);
+    assert!(found.iter().any(|fault| fault.what.contains("the next start reads it") && fault.at == 0), "{found:?}");
+    assert_eq!(verified.records_lost, 0);
+    // And what stands beside it.
+    fs::rename(segment.with_extension("extent"), segment.with_extension("away")).unwrap();
     assert!(faults(&journal).1.iter().any(|fault| fault.what.contains(".damaged") && fault.at == 0));
+    fs::rename(segment.with_extension("away"), segment.with_extension("extent")).unwrap();
     // The file itself.
     fs::remove_file(&segment).unwrap();
     assert!(faults(&journal).1.iter().any(|fault| fault.what.contains("0 to 9") && fault.records == 10));

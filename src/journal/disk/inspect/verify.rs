@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    super::log::Sums, Found, InspectError, Journal, Look, Meta, Opened, ReadOnly, SEGMENT_HEADER_BYTES, ShardView, Walk, base_of,
-    entries, io_at, read_extent,
+    super::{
+        format::HeaderError,
+        log::{Sums, extent_beside},
+    },
+    Found, InspectError, Journal, Look, Meta, Opened, ReadOnly, SEGMENT_HEADER_BYTES, ShardView, Walk, base_of, entries, io_at,
+    read_extent,
 };
 use crate::journal::Lag;
 
@@ -51,6 +55,12 @@ impl Journal {
     }
 }
 
+/// Whether a start finds beside a segment what its header should tell.
+fn mends(path: &Path, base: u64, limit: u64) -> Result<bool, InspectError> {
+    let beside = extent_beside(&ReadOnly, path).map_err(io_at(path))?;
+    Ok(beside.is_some_and(|(_, extent)| extent.end > base && extent.end <= limit))
+}
+
 struct Check<'a> {
     verified: Verified,
     tell: &'a mut dyn FnMut(&Fault),
@@ -92,6 +102,11 @@ impl Check<'_> {
                 }
                 Look::Unbegun => {
                     self.verified.notes.push(format!("{}: set aside, and not begun", path.display()));
+                    continue;
+                }
+                Look::Unreadable(cause @ (HeaderError::Damaged | HeaderError::Foreign)) if mends(&path, base, limit)? => {
+                    self.harmless(&path, 0, format!("{cause}: the next start reads it by what stands beside it"));
+                    (first, end) = (first.or(Some(base)), None);
                     continue;
                 }
                 Look::Unreadable(cause) => {

@@ -31,7 +31,7 @@ use tracing::warn;
 
 use super::{
     files::{Disk, replace},
-    format::{Meta, Stored},
+    format::{Meta, RECORD_BYTES_MAX, Stored},
     log::{Entry, Found, Log, OpenError, Options, ReadPlace, Segments, WriteError},
     quota::Quota,
 };
@@ -196,6 +196,9 @@ impl LetterStore {
             entries.push(Entry { source: SETTLED, received: now, items: 0, meta: Vec::new(), payload: list(gone) });
         }
         let bytes: u64 = entries.iter().map(Entry::bytes).sum();
+        if entries.iter().any(|entry| entry.bytes() > RECORD_BYTES_MAX) {
+            return Err(LettersError::TooLarge);
+        }
         let mut log = self.log.lock();
         let size = log.segment_bytes_for(bytes);
         if size > self.quota.bytes_max() {
