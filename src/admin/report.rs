@@ -40,6 +40,8 @@ pub struct JournalRoom {
     /// Bytes that its segments take, and may take.
     pub bytes: u64,
     pub bytes_max: u64,
+    /// What backends refused for good, of all consumers, until it is delivered by `weir journal replay` or makes room.
+    pub dead_letters: Amount,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +134,7 @@ pub(super) fn of(admin: &Admin, started: Instant) -> Report {
     let consumers: Vec<Consumer> = admin.board.consumers().iter().map(|live| consumer(live, now)).collect();
     let journal = admin.board.journal().map(|journal| {
         let (bytes, bytes_max) = journal.usage();
-        JournalRoom { directory: journal.path().display().to_string(), bytes, bytes_max }
+        JournalRoom { directory: journal.path().display().to_string(), bytes, bytes_max, dead_letters: journal.letters().into() }
     });
     let topics = admin.board.topics();
     let topics = topics.iter().map(|topic| {

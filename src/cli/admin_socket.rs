@@ -59,7 +59,9 @@ pub(super) fn serve(
         Ok(served) => Ok(Some(served)),
         Err(message) if is_named => Err(format!("the admin socket: {message}")),
         Err(message) => {
-            tracing::warn!("there is no admin socket, so `weir tap` and `weir plan --live` do not work here: {message}");
+            tracing::warn!(
+                "there is no admin socket, so `weir tap` and `weir plan --live` do not work here: {message} (--admin-socket off says that none is wanted)"
+            );
             Ok(None)
         }
     }
@@ -68,7 +70,7 @@ pub(super) fn serve(
 fn remedy(error: &LocalError) -> &'static str {
     match error {
         LocalError::TooLong { .. } => "name a shorter one, such as --admin-socket /run/weir.sock",
-        LocalError::InUse { .. } => "give this weir one of its own with --admin-socket, or none with --admin-socket off",
+        LocalError::InUse { .. } => "give this weir one of its own with --admin-socket",
         LocalError::NoSocket { .. } => "name another path with --admin-socket",
         LocalError::Io { .. } => "name one that this user can make with --admin-socket",
     }

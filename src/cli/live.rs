@@ -105,6 +105,11 @@ pub(super) fn text(report: &Report) -> String {
     match &report.journal {
         Some(journal) => {
             line!(out, "journal {}: {} of {}", journal.directory, size(journal.bytes), size(journal.bytes_max));
+            let letters = &journal.dead_letters;
+            if letters.records > 0 {
+                let (count, items) = (counted(letters.records, "dead letter"), counted(letters.items, "item"));
+                line!(out, "{count}, {items}, {}: `weir journal letters` says why", size(letters.bytes));
+            }
         }
         None => line!(out, "journal in memory"),
     }

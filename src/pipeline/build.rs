@@ -22,7 +22,7 @@ use crate::{
     door::Budget,
     internal_telemetry::{self, Samples, Telemetry},
     journal::{
-        Accounts, Cursor, Directory, DirectoryError, DiskShard, DropReason, MemoryShard, OnOverflow, Persistence, Shard,
+        Accounts, Cursor, Directory, DirectoryError, DiskShard, DropReason, Lag, MemoryShard, OnOverflow, Persistence, Shard,
         SourceId, Sources, Subscriber, Topic, TopicId, Waker,
     },
     runtime::{BuildError, Clock, Health, both},
@@ -644,6 +644,11 @@ impl OpenJournal {
         let (used, max) = self.directory.usage();
         let (letters, letters_max) = self.dead_letters.store().map_or((0, 0), |store| store.usage());
         (used + letters, max + letters_max)
+    }
+
+    /// Dead letters that are kept on disk.
+    pub fn letters(&self) -> Lag {
+        self.dead_letters.store().map_or_else(Lag::default, |store| store.held())
     }
 
     pub fn path(&self) -> &Path {
