@@ -18,6 +18,7 @@ use super::{
     arguments::{ConfigArgs, DumpArgs, InspectArgs, JournalArgs, JournalCommand, JournalPlace, RmArgs, TraceId},
     journal,
     journal_letters::{self, OfTrace, letters_text},
+    live,
     run::say,
     start::{self, TABLES},
 };
@@ -40,6 +41,8 @@ use crate::{
 
 /// What a weir says of a thousand records is less.
 const STANDINGS_BYTES_MAX: u64 = 16 << 20;
+/// How what is said of a record begins that a consumer is not past.
+const HELD: &str = "held";
 
 /// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,22 @@ impl Found {
         let socket = named.map_or_else(|| path.join(SOCKET), PathBuf::from);
         let plan = file.filter(|_| names_config).map(|file| Plan::of(&file, &TABLES));
         Ok(Self { journal: Journal::open(&path)?, plan, socket })
+    }
+
+    /// Consumers of a running weir whose destination fails, and how.
+    fn failing(&self) -> Vec<(String, String)> {
+        if !self.socket.exists() {
+            return Vec::new();
+        }
+        // Without an answer less is told, and nothing wrong.
+        let Ok(report) = live::ask(&self.socket) else { return Vec::new() };
+        let failing = report.consumers.into_iter().filter_map(|consumer| {
+            let destination = consumer.destination.filter(|destination| !destination.up)?;
+            let since = destination.failing_seconds.and_then(|since| Duration::try_from_secs_f64(since).ok()).unwrap_or_default();
+            let error = destination.error.unwrap_or_else(|| "no reason is known".to_owned());
+            Some((consumer.name, format!("the destination has failed for {}: {error}", span(since))))
+        });
+        failing.collect()
     }
 
     /// What a running weir has in memory about these records; nothing where none runs.
@@ -480,16 +499,23 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
             });
         }
     }
-    let live = found.standings(&all);
+    let now = found.standings(&all);
+    // Only where somebody waits: the report is asked for once.
+    let waits = all.iter().any(|located| located.consumers.iter().any(|(_, standing)| standing.starts_with(HELD)));
+    let failing = if waits { found.failing() } else { Vec::new() };
     for located in &mut all {
         for (consumer, standing) in &mut located.consumers {
-            if let Some(now) = live.iter().find(|now| now.record == located.place && now.consumer == *consumer) {
+            if let Some(now) = now.iter().find(|now| now.record == located.place && now.consumer == *consumer) {
                 *standing = live_text(now);
+            } else if let Some((_, why)) =
+                failing.iter().find(|(name, _)| name == consumer).filter(|_| standing.starts_with(HELD))
+            {
+                *standing = format!("{HELD}: waits its turn; {why}");
             }
         }
     }
     if as_json {
-        let mut all: Vec<Value> = all.iter().map(|located| located_json(located, &live)).collect();
+        let mut all: Vec<Value> = all.iter().map(|located| located_json(located, &now)).collect();
         all.extend(letters.json());
         writeln!(out, "{:#}", Value::from(all))?;
         return Ok(code);
@@ -738,6 +764,69 @@ pub(super) mod tests {
         assert!(found.contains("forward in pipeline traces  delivered") && found.contains("  held"), "{found}");
         assert!(weir(&["where", &"9".repeat(32)]).unwrap().1.contains("not in the journal"));
         assert!(weir(&["where", "xyz"]).unwrap_err().contains("32 hexadecimal"));
+    }
+
+    /// A weir that gives these answers, one a connection, in order.
+    fn answering(socket: &std::path::Path, answers: Vec<String>) -> std::thread::JoinHandle<Vec<String>> {
+        use std::io::{BufRead as _, BufReader, Read as _};
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            for answer in answers {
+                let mut stream = BufReader::new(listener.accept().unwrap().0);
+                let (mut first, mut length) = (String::new(), 0);
+                stream.read_line(&mut first).unwrap();
+                loop {
+                    let mut header = String::new();
+                    stream.read_line(&mut header).unwrap();
+                    match header.trim_end().split_once(": ") {
+                        Some(("content-length", bytes)) => length = bytes.parse().unwrap(),
+                        Some(_) => {}
+                        None => break,
+                    }
+                }
+                stream.read_exact(&mut vec![0; length]).unwrap();
+                write!(stream.get_mut(), "HTTP/1.0 200 OK\r\n\r\n{answer}").unwrap();
+                asked.push(first);
+            }
+            asked
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_running_weir_has_in_memory_is_told_beside_what_lies_on_disk() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        written(path).await;
+        let standing = StandingOf {
+            record: RecordPlace { topic: "traces".to_owned(), shard: 0, offset: 2 },
+            consumer: "otlp_grpc/forward in pipeline traces".to_owned(),
+            parked: true,
+            attempts: 4,
+            error: Some("UNAVAILABLE: try later".to_owned()),
+            next_attempt_seconds: Some(1.5),
+        };
+        let mut report = live::tests::report();
+        report.consumers[0].name = "old".to_owned();
+        let answers = vec![
+            serde_json::to_string(&Standings { standings: vec![standing] }).unwrap(),
+            serde_json::to_string(&report).unwrap(),
+        ];
+        let running = answering(&path.join(SOCKET), answers);
+        let (_, told) = weir(path, &["where", TRACE]).unwrap();
+        assert!(
+            told.contains(
+                "forward in pipeline traces  held: waits after 4 failed attempts: UNAVAILABLE: try later; tried again in 1.5s"
+            ),
+            "{told}"
+        );
+        assert!(told.contains("old  held: waits its turn; the destination has failed for 1m19s: connection refused"), "{told}");
+        assert!(told.contains("forward in pipeline traces  delivered"), "{told}");
+        let asked = running.join().unwrap();
+        assert!(asked[0].starts_with("POST /v1/standing ") && asked[1].starts_with("GET /v1/live "), "{asked:?}");
+        // Its listener is gone: what lies on disk is told all the same.
+        let (code, told) = weir(path, &["where", TRACE]).unwrap();
+        assert!(code == 0 && told.contains("forward in pipeline traces  held: not delivered yet"), "{told}");
     }
 
     #[tokio::test]

@@ -79,7 +79,8 @@ fn once(socket: &Path, args: &PlanArgs) -> Result<(), Failed> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failed::Out)
 }
 
-fn ask(socket: &Path) -> Result<Report, String> {
+/// What the weir that listens there says of itself.
+pub(super) fn ask(socket: &Path) -> Result<Report, String> {
     let answer = local::ask(socket, "/v1/live", None).map_err(|error| unanswered(socket, &error))?;
     if answer.status != 200 {
         return Err(refusal(answer));
@@ -209,13 +210,13 @@ fn span(seconds: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
     use crate::admin::{Books, Destination, Flights, Rate};
 
-    fn report() -> Report {
+    pub(in crate::cli) fn report() -> Report {
         let lag = Amount { records: 2, items: 90, bytes: 2048 };
         let consumer = Consumer {
             name: "otlp_grpc/eu in pipeline traces".to_owned(),

@@ -84,13 +84,13 @@ fn a_consumer_that_is_moved_over_records_tells_which() {
     let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let telling = told.clone();
     let waker = Arc::new(Waker::telling(move |record| telling.lock().push(record.position.offset)));
-    let bound = LagBound { records: 1, ..LagBound::NONE };
+    let bound = LagBound { bytes: 10, ..LagBound::NONE };
     let places = topic.subscribe(&subscriber(&[0], bound, OnOverflow::SkipOldest), &waker);
     let cursor = Cursor::new(places, waker);
-    // The second one is for somebody else.
     let _other = topic.cursor(&subscriber(&[1], LagBound::NONE, OnOverflow::SkipOldest));
-    for source in [0, 1, 0, 0] {
-        put(&topic, 0, record(source, 1, 1));
+    // The second one is for somebody else, and the last one leaves no room for those before it.
+    for (source, bytes) in [(0, 1), (1, 1), (0, 1), (0, 10)] {
+        put(&topic, 0, record(source, 1, bytes));
     }
     assert_eq!((cursor.accounts().books().dropped[DropReason::Lag as usize], &*told.lock()), (2, &vec![0, 2]));
 }
