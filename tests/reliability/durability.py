@@ -1,6 +1,7 @@
 """D01–D07, D10, D13, D16: kills, stops, dead backends, failing and full disks."""
 
 import http.client
+import json
 import os
 import re
 import shutil
@@ -444,4 +445,78 @@ def clock_jumps(check):
     acked = ledger.acknowledged()
     check.holds("no series expired", status == 200 and acked <= sum(counts.values()) <= acked + ledger.doubtful(), f"status {status}, {sum(counts.values()):,} counted of {acked:,}")
     check.balanced(subject, (acked, acked + ledger.doubtful()))
+    sink.down()
+
+
+@row("D18", "refused for good, kill -9, replay", seconds=420, quick=150)
+def refused_for_good(check):
+    ledger, sink, subject, load = check.setup(batch=20, rate=check.pick(4000, 2000))
+    sink.refuses = lambda request: request % 7 == 0
+    subject.start()
+    load.start()
+    for _ in range(check.times(5, 2)):
+        time.sleep(check.chance.uniform(1, 4))
+        subject.kill()
+        subject.start()
+    time.sleep(2)
+    load.stop()
+
+    def due():
+        """Spans of requests that are acknowledged and refused by the sink."""
+        return ledger.batch * sum(1 for request, at in enumerate(ledger.acked_at) if at and sink.refuses(request))
+
+    def letters():
+        code, text = subject.journal("letters", "--json")
+        check.holds("`weir journal letters`", code == 0, text[-300:])
+        return json.loads(text)["letters"]
+
+    def items():
+        return sum(one["items"] for one in letters())
+
+    refused = due()
+    arrived = until(lambda: ledger.lost() == refused, 60, 0.2)
+    check.figure(f"{ledger.acknowledged():,} acknowledged, {refused:,} of them refused for good")
+    check.holds("all but what is refused arrives", arrived and refused > 0, f"{ledger.lost():,} are missing, {refused:,} were refused")
+    check.balanced(subject, dropped=None)
+    kept = items()
+    twice = ledger.duplicates + ledger.doubtful()
+    check.holds("each refused span is in the dead letters", kept >= refused, f"{kept:,} of {refused:,}")
+    check.figure(f"{kept:,} items in dead letters")
+    subject.kill()
+    subject.start()
+    check.holds("after kill -9, too", items() == kept, f"{items():,}, before {kept:,}")
+    reasons = {one["reason"] for one in letters()}
+    check.holds("with the reason", reasons == {"rejected"} and all("INVALID_ARGUMENT" in one["message"] for one in letters()), f"{letters()}")
+    trace = (ledger.MAGIC + bytes(8)).hex()
+    code, text = subject.journal("where", trace)
+    check.holds("`weir journal where` names the reason", code == 0 and "rejected: INVALID_ARGUMENT" in text, text[-300:])
+
+    # Refused again: kept.
+    before = sink.refused
+    code, text = subject.journal("replay", "--limit", "5")
+    check.holds("`weir journal replay`", code == 0, text[-300:])
+    until(lambda: sink.refused >= before + 5, 20)
+    check.holds("what is refused again is kept", until(lambda: items() == kept, 10, 0.2) and sink.refused >= before + 5, f"{items():,} of {kept:,}")
+
+    # Mended, and killed in the middle.
+    sink.refuses, sink.delay = None, 0.05
+    had = ledger.distinct()
+    code, text = subject.journal("replay")
+    check.holds("`weir journal replay`", code == 0 and "now" in text, text[-300:])
+    until(lambda: ledger.distinct() >= had + refused // 4, 60, 0.02)
+    middle = ledger.distinct() - had
+    subject.kill()
+    sink.delay = 0
+    check.figure(f"killed when {middle:,} of {refused:,} were replayed")
+    check.holds("killed in the middle", 0 < middle < refused, f"{middle:,} of {refused:,}")
+    subject.start()
+    check.delivered(ledger)
+    gone = until(lambda: not letters(), 60, 0.2)
+    check.holds("no dead letter is left", gone, f"{letters()}")
+    code, text = subject.journal("verify")
+    check.holds("`weir journal verify`", code == 0, text[-300:])
+    check.figure(f"{ledger.duplicates - twice:,} duplicates by the replay")
+    # What was under way when it was killed, and records that became a letter twice.
+    check.holds("duplicates within what was in flight", ledger.duplicates - twice <= kept - refused + 16 * 3 * ledger.batch, f"{ledger.duplicates - twice:,}")
+    check.balanced(subject, dropped=None)
     sink.down()

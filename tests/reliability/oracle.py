@@ -480,6 +480,15 @@ class Load:
 # === the backend ===
 
 
+def numbers(body, magic):
+    """The requests that a body holds spans of."""
+    found, at = set(), body.find(magic)
+    while at >= 0:
+        found.add(int.from_bytes(body[at + 8 : at + 16], "big"))
+        at = body.find(magic, at + 8)
+    return found
+
+
 class Sink:
     """A backend that checks every span against the ledgers, and can be down, slow, or fail on a part of the requests."""
 
@@ -488,6 +497,8 @@ class Sink:
         self.ledgers = ledgers if isinstance(ledgers, list) else [ledgers]
         self.delay = 0.0
         self.fail = 0.0  # this part of the requests is refused
+        self.refuses = None  # takes the number of a request; true: refused for good with all that comes with it
+        self.refused = 0
         self.seen = 0
         self.first_at = None
         self.hold = threading.Event()  # set: requests are answered
@@ -530,6 +541,9 @@ class Sink:
             time.sleep(self.delay)
         if self.fail and self.chance.random() < self.fail:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the backend is not well")
+        if self.refuses and any(self.refuses(number) for ledger in self.ledgers for number in numbers(body, ledger.MAGIC)):
+            self.refused += 1
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the backend does not take such a number")
         self.seen += 1
         if self.first_at is None:
             self.first_at = time.monotonic()

@@ -144,6 +144,10 @@ impl Directory {
             }
             Err(error) => return Err(at(&format)(error)),
         }
+        // Before anything is changed: a weir of tomorrow wrote the letters.
+        letters::look_at_format(&*disk, &path.join(LETTERS)).map_err(at(&path))?.map_or(Ok(()), |found| {
+            Err(DirectoryError::Letters { path: path.join(LETTERS).join("FORMAT").display().to_string(), found })
+        })?;
         let names = Names::open(&*disk, &path, topics, sources, persistence.sync).map_err(at(&path))?;
         let bytes_max = match persistence.bytes_max {
             Some(bytes) => bytes,
@@ -226,9 +230,7 @@ impl Directory {
         let directory = self.path.join(LETTERS);
         let io = |cause| DirectoryError::Io { path: directory.display().to_string(), cause };
         make_directory(&letters::requests_in(&directory)).map_err(io)?;
-        if let Some(found) = letters::check_format(&*self.disk, &directory, self.sync).map_err(io)? {
-            return Err(DirectoryError::Letters { path: directory.join("FORMAT").display().to_string(), found });
-        }
+        letters::write_format(&*self.disk, &directory, self.sync).map_err(io)?;
         Ok(LetterStore::open(&self.disk, directory, self.sync, self.letters_bytes_max, self.clock.now())?)
     }
 

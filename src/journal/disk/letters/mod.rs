@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use super::{
-    files::{Disk, replace},
+    files::{Disk, read_whole, replace},
     format::{Meta, RECORD_BYTES_MAX, Stored},
     log::{Entry, Found, Log, OpenError, Options, ReadPlace, Segments, WriteError},
     quota::Quota,
@@ -384,12 +384,17 @@ pub(super) fn requests_in(letters: &Path) -> PathBuf {
     letters.join("replays")
 }
 
-/// Writes the version down where there is none. `Some`: another one stands there.
-pub(super) fn check_format(disk: &dyn Disk, directory: &Path, sync: bool) -> io::Result<Option<String>> {
+/// `Some`: letters of another version are there.
+pub(super) fn look_at_format(disk: &dyn Disk, directory: &Path) -> io::Result<Option<String>> {
+    let found = read_whole(disk, &directory.join("FORMAT"), 4096)?.filter(|found| found != FORMAT.as_bytes());
+    Ok(found.map(|found| String::from_utf8_lossy(&found).chars().take(40).collect()))
+}
+
+/// Writes the version down where there is none.
+pub(super) fn write_format(disk: &dyn Disk, directory: &Path, sync: bool) -> io::Result<()> {
     let path = directory.join("FORMAT");
-    match super::files::read_whole(disk, &path, 4096)? {
-        None => replace(disk, &path, FORMAT.as_bytes(), sync).map(|()| None),
-        Some(found) if found == FORMAT.as_bytes() => Ok(None),
-        Some(found) => Ok(Some(String::from_utf8_lossy(&found).chars().take(40).collect())),
+    match read_whole(disk, &path, 4096)? {
+        None => replace(disk, &path, FORMAT.as_bytes(), sync),
+        Some(_) => Ok(()),
     }
 }
