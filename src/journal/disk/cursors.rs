@@ -17,6 +17,9 @@ pub(super) struct Saved {
     pub(super) committed: u64,
     pub(super) delivered: u64,
     pub(super) dropped: [u64; DropReason::ALL.len()],
+    /// Items that were appended for it before `Standing::end`: what of them is not there at the next start is missing. 0: an older weir did not
+    /// say.
+    pub(super) accepted: u64,
 }
 
 /// The places of all consumers of a shard, by name; those that the configuration no longer has, too.
@@ -47,6 +50,10 @@ impl Standing {
             for number in counts.iter().chain(&saved.dropped) {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
+        }
+        // Behind what earlier versions read.
+        for saved in self.consumers.values() {
+            bytes.extend_from_slice(&saved.accepted.to_le_bytes());
         }
         let len = (bytes.len() as u32).to_le_bytes();
         let sum = bytes.get(16..).map_or(0, crc32c::crc32c).to_le_bytes();
@@ -84,6 +91,9 @@ impl Standing {
                 }
             }
             standing.consumers.insert(name, saved);
+        }
+        for saved in standing.consumers.values_mut() {
+            saved.accepted = numbers.u64().unwrap_or(0);
         }
         Some(standing)
     }

@@ -169,6 +169,37 @@ fn header_sum(nonce: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(nonce as u32 ^ (nonce >> 32) as u32, bytes)
 }
 
+/// A nonce with which the checksum of the record header at the start of `bytes` holds: as good as the segment's own. The checksum is linear in
+/// what it begins with, so that this is a system of 32 equations. It holds for any bytes: whoever asks checks the rest of the record.
+pub(super) fn nonce_of(bytes: &[u8]) -> Option<u64> {
+    let (sum, summed) = (At(bytes).u32(4), bytes.get(8..RECORD_HEADER_BYTES)?);
+    if bytes.get(..4) != Some(RECORD_MAGIC.as_slice()) {
+        return None;
+    }
+    let mut left = sum ^ header_sum(0, summed);
+    // Each with what it was made of; those of another highest bit are independent.
+    let mut rows: Vec<(u32, u32)> = Vec::new();
+    let reduced = |rows: &[(u32, u32)], mut row: (u32, u32)| {
+        for (image, of) in rows {
+            if row.0 ^ image < row.0 {
+                row = (row.0 ^ image, row.1 ^ of);
+            }
+        }
+        row
+    };
+    for bit in 0..32 {
+        let row = reduced(&rows, (header_sum(1 << bit, summed) ^ header_sum(0, summed), 1 << bit));
+        rows.push(row);
+        rows.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+    }
+    let mut nonce;
+    (left, nonce) = reduced(&rows, (left, 0));
+    if left != 0 {
+        nonce = 0;
+    }
+    Some(u64::from(nonce))
+}
+
 pub(super) fn body_sum(meta: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(meta), payload)
 }

@@ -22,7 +22,7 @@ use super::{
     files::{Disk, DiskFile, read_whole, replace},
     format::{
         HeaderError, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stored, body_sum,
-        find_record,
+        find_record, nonce_of,
     },
     quota::Quota,
 };
@@ -224,20 +224,10 @@ impl Segments {
         Ok(found)
     }
 
-    /// What lies from `offset` on, of the sources that `takes` names. Segments that are missing count, so that they are counted as lost, where
-    /// `takes` names every source there is.
+    /// What lies from `offset` on, of the sources that `takes` names.
     pub(super) fn lag(&self, offset: u64, takes: impl Fn(u16) -> bool) -> io::Result<Lag> {
         let mut lag = Lag::default();
-        let segments = self.all();
-        let takes_all = segments.iter().all(|segment| segment.extent.lock().sums.each().all(|(source, _)| takes(source)));
-        for (before, segment) in segments.iter().zip(segments.iter().skip(1)).filter(|_| takes_all) {
-            let (before, behind) = (before.extent(), segment.extent());
-            if before.end >= offset && before.end < segment.base {
-                let items = behind.items_before().saturating_sub(before.items);
-                lag = lag.plus(Lag { records: segment.base - before.end, items, bytes: 0 });
-            }
-        }
-        for segment in segments {
+        for segment in self.all() {
             let extent = segment.extent();
             if offset <= segment.base {
                 lag = lag.plus(extent.sums.of(&takes));
@@ -785,22 +775,31 @@ fn recover(
         }
         Err(cause) => {
             let is_unbegun = head == [0; SEGMENT_HEADER_BYTES] || read < SEGMENT_HEADER_BYTES;
+            let header = |nonce| {
+                let (signal, shard) = (options.signal, options.shard);
+                SegmentHeader { signal, shard, base, nonce, created: UnixNanos::default() }
+            };
             let beside = extent_beside(disk, path).map_err(io)?.filter(|(_, extent)| extent.end > base && extent.end <= limit);
-            match beside {
-                Some((nonce, extent)) if extent.len <= bytes => {
-                    warn!(file = %path.display(), "{cause}: what stands beside this segment tells enough to read it all the same, and its header is written anew");
-                    let header = SegmentHeader {
-                        signal: options.signal,
-                        shard: options.shard,
-                        base,
-                        nonce,
-                        created: UnixNanos::default(),
-                    };
+            let nonce = match &beside {
+                Some((nonce, extent)) if extent.len <= bytes => Some(*nonce),
+                _ if read < SEGMENT_HEADER_BYTES => None,
+                _ => {
+                    let segment = |nonce| Segment::new(path.to_owned(), &header(nonce), bytes, file.clone());
+                    nonce_within(&*file, bytes, segment).map_err(io)?
+                }
+            };
+            match nonce {
+                Some(nonce) => {
+                    warn!(
+                        file = %path.display(),
+                        "{cause}: the rest of this segment tells enough to read it all the same, and its header is written anew"
+                    );
+                    let header = header(nonce);
                     let mended = file.write_at(&mut [IoSlice::new(&header.encode())], 0);
                     mended.and_then(|()| if options.sync { file.sync() } else { Ok(()) }).map_err(io)?;
                     header
                 }
-                beside if is_unbegun => {
+                None if is_unbegun => {
                     if let Some((_, extent)) = beside {
                         error!(file = %path.display(), bytes, to = extent.end, "a segment of the journal was cut off behind our back and is let go; what it held is not delivered");
                     } else if bytes < SEGMENT_HEADER_BYTES as u64 {
@@ -809,7 +808,7 @@ fn recover(
                     disk.remove(path).map_err(io)?;
                     return Ok(None);
                 }
-                _ => {
+                None => {
                     let aside = path.with_extension("damaged");
                     disk.rename(path, &aside).map_err(io)?;
                     error!(file = %aside.display(), "{cause}: a segment of the journal cannot be read and was put aside; what it held is not delivered");
@@ -867,6 +866,17 @@ fn recover(
     write_extent(disk, &segment, &extent, sync).map_err(io)?;
     *segment.extent.lock() = extent;
     Ok(Some(segment))
+}
+
+/// The nonce of a segment by its first record, where that is whole and the one with which the segment begins.
+fn nonce_within(file: &dyn DiskFile, bytes: u64, segment: impl Fn(u64) -> Segment) -> io::Result<Option<u64>> {
+    let mut first = [0; RECORD_HEADER_BYTES];
+    let read = file.read_at(&mut first, SEGMENT_HEADER_BYTES as u64)?;
+    let Some(nonce) = first.get(..read).and_then(nonce_of) else { return Ok(None) };
+    let segment = segment(nonce);
+    let found = segment.piece(&mut ReadPlace::start_of(segment.base), bytes, PIECE_BYTES_MIN)?;
+    let is_first = |found: &Found| matches!(found, Found::Record(stored) if stored.header.offset == segment.base);
+    Ok(found.first().is_some_and(is_first).then_some(nonce))
 }
 
 fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {

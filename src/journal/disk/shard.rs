@@ -33,7 +33,7 @@ use crate::{
         AppendError, Appended, Appending, Books, Derivation, DropReason, Lag, LastDerived, NewRecord, OnOverflow, Position,
         Record, Settled, Shard, Subscriber, TopicId,
         cursor::Waker,
-        ledger::SlotSize,
+        ledger::{CursorState, SlotSize},
         ring::{Ring, Room, size},
         shard::{Mark, Unread},
     },
@@ -76,6 +76,8 @@ struct Inner {
     places: Mutex<Vec<Arc<Mutex<ReadPlace>>>>,
     /// Consumers by name: where they stood at the start, or stand although the configuration no longer has them.
     saved: Mutex<HashMap<String, Saved>>,
+    /// Where the log ended when the places were written that were found at the start.
+    end_before: u64,
     /// The consumers' places were there and cannot be read: everybody starts at the oldest record, rather twice than not at all.
     is_damaged: bool,
     /// Stateful consumers: the place that their snapshot covers, which stands for them on disk.
@@ -131,8 +133,10 @@ impl DiskShard {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
         let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, log, cursors, standing } = parts;
         let is_damaged = matches!(standing, Opened::Damaged);
-        let saved =
-            if let Opened::Found(standing) = standing { standing.consumers.into_iter().collect() } else { HashMap::new() };
+        let (end_before, saved) = match standing {
+            Opened::Found(standing) => (standing.end, standing.consumers.into_iter().collect()),
+            Opened::New | Opened::Damaged => (0, HashMap::new()),
+        };
         let inner = Arc::new(Inner {
             topic,
             number,
@@ -144,6 +148,7 @@ impl DiskShard {
             segments: log.segments.clone(),
             places: Mutex::default(),
             saved: Mutex::new(saved),
+            end_before,
             is_damaged,
             covered: Mutex::default(),
             queue: Mutex::default(),
@@ -419,8 +424,8 @@ impl Inner {
         for cursor in &ring.cursors {
             let name = cursor.name.to_string();
             let saved = match covered.get(&name) {
-                Some(covered) => covered.clone(),
-                None => Saved { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped },
+                Some(covered) => Saved { accepted: cursor.accepted, ..covered.clone() },
+                None => saved_of(cursor),
             };
             standing.consumers.insert(name, saved);
         }
@@ -476,18 +481,33 @@ impl Shard for DiskShard {
             cursor.committed = saved.committed.min(end);
             cursor.read = cursor.committed;
             (cursor.delivered, cursor.dropped) = (saved.delivered, saved.dropped);
-            match inner.segments.lag(cursor.committed, |source| cursor.takes(inner.names.runtime_source(source))) {
-                Ok(lag) => cursor.unread = lag,
+            let lag = |from| inner.segments.lag(from, |source| cursor.takes(inner.names.runtime_source(source)));
+            let (mut unread, mut late) = (Lag::default(), Lag::default());
+            match lag(cursor.committed).and_then(|lag_now| Ok((lag_now, lag(inner.end_before.max(cursor.committed))?))) {
+                Ok(counted) => (unread, late) = counted,
                 Err(error) => error!(topic = inner.topic.0, %error, "the journal cannot be counted"),
             }
+            // What was there when the places were written and is not: where the consumer finds the gap, or at the latest at the tail, it is
+            // counted as lost.
+            let known = saved.delivered + saved.dropped.iter().sum::<u64>() + unread.items.saturating_sub(late.items);
+            let missing = saved.accepted.saturating_sub(known);
+            if missing > 0 {
+                warn!(
+                    topic = inner.topic.0,
+                    consumer = &*subscriber.name,
+                    items = missing,
+                    "records of this consumer are missing from the journal"
+                );
+                unread = unread.plus(Lag { records: 1, items: missing, bytes: 0 });
+            }
+            cursor.unread = unread;
             if cursor.unread.records == 0 {
                 cursor.pass(end);
             }
             cursor.accepted = cursor.delivered + cursor.dropped.iter().sum::<u64>() + cursor.unread.items;
         }
         if subscriber.is_stateful {
-            let cursor_saved = Saved { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped };
-            inner.covered.lock().insert(subscriber.name.to_string(), cursor_saved);
+            inner.covered.lock().insert(subscriber.name.to_string(), saved_of(cursor));
         }
         drop(ring);
         inner.places.lock().push(Arc::default());
@@ -574,7 +594,7 @@ impl Shard for DiskShard {
     }
 
     fn cover(&self, mark: &Mark) {
-        let saved = Saved { committed: mark.committed, delivered: mark.delivered, dropped: mark.dropped };
+        let saved = Saved { committed: mark.committed, delivered: mark.delivered, dropped: mark.dropped, accepted: 0 };
         self.inner.covered.lock().insert(mark.name.to_string(), saved);
         self.inner.moved();
     }
@@ -596,6 +616,10 @@ impl Shard for DiskShard {
             error!(topic = self.inner.topic.0, "the journal's writer ended badly; everything acknowledged is on disk");
         }
     }
+}
+
+fn saved_of(cursor: &CursorState) -> Saved {
+    Saved { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped, accepted: cursor.accepted }
 }
 
 struct Writer {
