@@ -214,6 +214,7 @@ fn take(consumer: &Consumer, shared: &SharedConnector, record: &Record, derived:
         let mut settled = Settled::dropped(DropReason::Processor, chained.dropped);
         if let Some(batch) = chained.batch {
             settled.delivered = items.saturating_sub(chained.dropped);
+            passing.part(&record.batch, chained.dropped);
             let record = Record { batch, ..record.clone() };
             shared.connector.lock().consume_from(&consumer.pipeline, &record, derived);
             passing.show(&record.batch, None, "");

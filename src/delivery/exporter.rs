@@ -52,8 +52,11 @@ impl Destination {
 
     /// Shows to taps what became of a part of a record.
     pub(super) fn show(&self, pipeline: &Arc<str>, batch: &Batch, dropped: Option<DropReason>, message: &str) {
-        let shown = Passing { taps: &self.taps, clock: &self.clock, pipeline, component: &self.id };
-        shown.show(batch, dropped, message);
+        self.passing(pipeline).show(batch, dropped, message);
+    }
+
+    fn passing<'a>(&'a self, pipeline: &'a Arc<str>) -> Passing<'a> {
+        Passing { taps: &self.taps, clock: &self.clock, pipeline, component: &self.id }
     }
 }
 
@@ -193,6 +196,7 @@ fn gather(
             destination.show(&consumer.pipeline, &record.batch, Some(DropReason::Processor), "");
             continue;
         };
+        destination.passing(&consumer.pipeline).part(&record.batch, chained.dropped);
         let share = Share { position: record.position, received: record.received, processed_away: chained.dropped, batch };
         let joins = requests.last().and_then(|last| last.first()).is_some_and(|first| {
             (!(destination.splits_by_context || policy.splits_by_context) || first.batch.context == share.batch.context)

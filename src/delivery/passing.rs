@@ -19,6 +19,14 @@ pub(super) struct Passing<'a> {
 }
 
 impl Passing<'_> {
+    /// So many items of a record were dropped by processors; which of them, only a comparison would tell.
+    pub(super) fn part(self, record: &Batch, dropped: u64) {
+        if dropped > 0 && self.taps.wants(At::Dropped) {
+            let message = format!("{dropped} of these {} items, by a processor's rule", record.items);
+            self.show(record, Some(DropReason::Processor), &message);
+        }
+    }
+
     /// `dropped`: why it will not be delivered; `None`: it is. A message stands beside either.
     pub(super) fn show(self, batch: &Batch, dropped: Option<DropReason>, message: &str) {
         let at = if dropped.is_some() { At::Dropped } else { At::Delivered };

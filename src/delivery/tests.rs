@@ -17,10 +17,13 @@ use tokio::{task::JoinHandle, time::Instant};
 use super::{exporter::run, *};
 use crate::{
     component::delivery::{BatchWish, Queue, Settings, Sizer},
-    component::{Exporter, Outcome, Request, RetryCause},
+    component::{Exporter, Outcome, Processed, Processor, Request, RetryCause},
     internal_telemetry::Telemetry,
     journal::{Accounts, Appending, DropReason, MemoryShard, NewRecord, Position, SourceId, Sources, Subscriber, Topic, TopicId},
-    otlp::wire::{put_bytes_always, put_message},
+    otlp::{
+        split_by_items,
+        wire::{put_bytes_always, put_message},
+    },
     runtime::{Clock, Health, Shutdown},
     signal::{Batch, ComponentId, Context, Signal, UnixNanos},
     tap::{Ask, At, Form, Taps},
@@ -82,8 +85,12 @@ fn policy() -> Policy {
 }
 
 /// A driver over two shards.
-#[expect(clippy::disallowed_methods, reason = "the rig owns the task and awaits it")]
 fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
+    rig_with(exporter, policy, splits_by_context, Chain::new(Vec::new(), 1))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the rig owns the task and awaits it")]
+fn rig_with(exporter: Scripted, policy: Policy, splits_by_context: bool, chain: Chain) -> Rig {
     let topic = Arc::new(Topic::new(TopicId(0), "traces".to_owned(), Signal::Traces, 2, |number, room| {
         Arc::new(MemoryShard::new(TopicId(0), number, 8 << 20, room))
     }));
@@ -116,7 +123,7 @@ fn rig(exporter: Scripted, policy: Policy, splits_by_context: bool) -> Rig {
         id: destination.id.clone(),
         signal: Signal::Traces,
         cursor,
-        chain: Arc::new(Chain::new(Vec::new(), 1)),
+        chain: Arc::new(chain),
         depth: 0,
         replays: None,
     };
@@ -401,6 +408,43 @@ async fn taps_see_what_is_delivered_and_what_is_dropped_and_why() {
             (5, "dropped", "rejected", "2 of these 5 items: bad ids"),
             (13, "dropped", "rejected", "13 is not taken"),
         ]
+    );
+}
+
+/// Leaves half of what has more than one item.
+struct Half;
+
+impl Processor for Half {
+    fn process(&self, batch: Batch, _: UnixNanos) -> Processed {
+        let kept = batch.items / 2;
+        let Some(part) = split_by_items(&batch, kept.max(1)).into_iter().next().filter(|_| kept > 0) else {
+            return Processed::DropAll;
+        };
+        Processed::Part { dropped: batch.items - part.items, batch: part }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn taps_see_what_processors_drop() {
+    let stage = Stage { processor: Arc::new(Half), metrics: Telemetry::default().processor("half", Signal::Traces) };
+    let rig = rig_with(Scripted::default(), policy(), false, Chain::new(vec![stage], 1));
+    let tap = rig.destination.taps.open(&Ask { at: vec![At::Dropped], form: Form::Otlp, ..Ask::default() }).unwrap();
+    for items in [4, 1] {
+        rig.put(0, items);
+    }
+    let (_, _, books) = rig.finish().await;
+    assert_eq!((books.delivered, books.dropped[DropReason::Processor as usize]), (2, 3));
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let lines = String::from_utf8(tap.lines().await.unwrap()).unwrap();
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            seen.push((line["weir"]["reason"].clone(), line["weir"]["message"].clone()));
+        }
+    }
+    assert_eq!(
+        seen,
+        [("processor".into(), "2 of these 4 items, by a processor's rule".into()), ("processor".into(), serde_json::Value::Null)]
     );
 }
 
