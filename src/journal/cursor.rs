@@ -225,6 +225,38 @@ impl Cursor {
         place.window.get_mut(at)
     }
 
+    /// Its number in the shards of each topic, for [`super::Topic::switch`].
+    pub fn seats(&self) -> Vec<(TopicId, usize)> {
+        let mut seats: Vec<_> = self.places.iter().map(|place| (place.topic, place.consumer)).collect();
+        seats.dedup();
+        seats
+    }
+
+    /// What wakes it, for further places.
+    pub fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+
+    /// It reads from these, too.
+    pub fn join(&mut self, places: Vec<Place>) {
+        self.places.extend(places);
+    }
+
+    /// It reads no more from this topic; its place there stays on disk.
+    pub fn part(&mut self, topic: TopicId) {
+        for place in self.places.extract_if(.., |place| place.topic == topic) {
+            place.log.leave(place.consumer);
+        }
+        self.next = 0;
+    }
+
+    /// It reads no more at all; its places stay on disk.
+    pub fn leave(self) {
+        for place in self.places {
+            place.log.leave(place.consumer);
+        }
+    }
+
     /// Resolves when there may be something to read. Cancelling it loses nothing.
     pub async fn ready(&self) {
         self.ready_at(0, 0).await;

@@ -3,9 +3,9 @@
 //! Every change happens under the shard's lock, together with the change of the records, so that at any moment a reader of the books
 //! finds accepted = delivered + dropped + held.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{Settled, SourceId, Sources, cursor::Waker};
+use super::{Settled, SourceId, Sources, Subscriber, cursor::Waker};
 
 /// Why items left without being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -168,7 +168,10 @@ pub(crate) struct SlotSize {
 /// One consumer's place in one shard.
 pub(crate) struct CursorState {
     pub(crate) name: Arc<str>,
-    pub(crate) sources: Sources,
+    sources: Sources,
+    /// What it took before it was told otherwise: the records below each offset that an older one does not cover. An entry goes when all
+    /// below it is read.
+    before: VecDeque<(u64, Sources)>,
     pub(crate) bound: LagBound,
     pub(crate) on_overflow: OnOverflow,
     pub(crate) waker: Arc<Waker>,
@@ -187,8 +190,56 @@ pub(crate) struct CursorState {
 }
 
 impl CursorState {
-    pub(crate) fn takes(&self, source: SourceId) -> bool {
-        self.sources.contains(source)
+    /// A consumer that stands at `end` and has no past.
+    pub(crate) fn new(subscriber: &Subscriber, waker: Arc<Waker>, end: u64) -> Self {
+        Self {
+            name: subscriber.name.clone(),
+            sources: subscriber.sources.clone(),
+            before: VecDeque::new(),
+            bound: subscriber.bound,
+            on_overflow: subscriber.on_overflow,
+            waker,
+            stalled: false,
+            committed: end,
+            read: end,
+            unread: Lag::default(),
+            out: Lag::default(),
+            accepted: 0,
+            delivered: 0,
+            dropped: [0; DropReason::ALL.len()],
+        }
+    }
+
+    /// In the place of one that left: takes nothing, holds nothing, for the next one that joins.
+    pub(crate) fn vacant() -> Self {
+        let nobody = Subscriber {
+            name: "".into(),
+            sources: Sources::default(),
+            bound: LagBound::NONE,
+            on_overflow: OnOverflow::SkipOldest,
+            is_stateful: false,
+        };
+        Self::new(&nobody, Arc::default(), u64::MAX)
+    }
+
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.read == u64::MAX
+    }
+
+    /// Whether the record at `offset` is for this consumer.
+    pub(crate) fn takes(&self, source: SourceId, offset: u64) -> bool {
+        let before = self.before.iter().find(|(until, _)| offset < *until);
+        before.map_or(&self.sources, |(_, sources)| sources).contains(source)
+    }
+
+    /// From `end` on it takes other sources; what lies below stays as it was accepted.
+    pub(crate) fn take_from(&mut self, end: u64, sources: Sources) {
+        if self.sources != sources {
+            let before = std::mem::replace(&mut self.sources, sources);
+            if self.read < end {
+                self.before.push_back((end, before));
+            }
+        }
     }
 
     pub(crate) fn over_bound(&self) -> bool {
@@ -208,6 +259,7 @@ impl CursorState {
     /// Moves to `offset`; where nothing is under way, what lies between is settled with that.
     pub(crate) fn pass(&mut self, offset: u64) {
         self.read = offset;
+        while self.before.pop_front_if(|(until, _)| *until <= offset).is_some() {}
         if self.out.records == 0 {
             self.committed = offset;
         }
@@ -219,8 +271,8 @@ impl CursorState {
     }
 
     /// A record that is for this consumer is dropped unread, because it is too far behind.
-    pub(crate) fn skip(&mut self, size: &SlotSize) {
-        if self.takes(size.source) {
+    pub(crate) fn skip(&mut self, size: &SlotSize, offset: u64) {
+        if self.takes(size.source, offset) {
             self.unread.sub(size);
             self.drop_items(DropReason::Lag, size.items);
         }

@@ -6,10 +6,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    AppendError, Books, Lag, NewRecord, Record, Settled, Shard, Subscriber, TopicId,
-    cursor::Waker,
+    AppendError, Books, Lag, NewRecord, Record, Settled, Shard, TopicId,
     ring::{Ring, Room},
-    shard::{Appended, Appending, Unread},
+    shard::{Appended, Appending, Change, Unread},
 };
 
 /// One shard of a topic in `memory` mode.
@@ -36,13 +35,35 @@ impl Shard for MemoryShard {
         if let Some(consumer) = ring.full_for(record.source) {
             return Err((AppendError::Full { consumer }, record));
         }
+        if !ring.is_wanted(record.source) {
+            return Err((AppendError::Unwanted, record));
+        }
         let offset = ring.end();
-        let crowded = ring.is_wanted(record.source) && ring.accept(record.source, record);
+        let crowded = ring.accept(record.source, record);
         Ok(Appending::Done(Appended { offset, crowded }))
     }
 
-    fn subscribe(&self, subscriber: &Subscriber, waker: Arc<Waker>) {
-        self.ring.lock().subscribe(subscriber, waker);
+    fn switch(&self, changes: &[Change]) -> Vec<usize> {
+        let mut ring = self.ring.lock();
+        let mut joined = Vec::new();
+        for change in changes {
+            match change {
+                Change::Join(subscriber, waker) => joined.push(ring.subscribe(subscriber, waker.clone())),
+                change => ring.alter(change),
+            }
+        }
+        let room = ring.room();
+        drop(ring);
+        self.tell(room);
+        joined
+    }
+
+    fn leave(&self, consumer: usize) {
+        let mut ring = self.ring.lock();
+        drop(ring.leave(consumer));
+        let room = ring.room();
+        drop(ring);
+        self.tell(room);
     }
 
     fn read(&self, consumer: usize, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) {

@@ -29,8 +29,8 @@ pub use disk::{
 pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
 pub use letters::{Letter, LetterFilter, LetterRef, MESSAGE_BYTES_MAX, Note, Origin, Refusal, ReplayRequest};
 pub use memory::MemoryShard;
-pub use shard::{Appended, Appending, Mark, Shard, Unread};
+pub use shard::{Appended, Appending, Change, Mark, Shard, Unread};
 pub use topic::{
     AppendError, Derivation, Figures, LastDerived, NewRecord, Position, ROOM_WAIT, Record, SourceId, Sources, Subscriber, Topic,
-    TopicId,
+    TopicId, TopicNames,
 };

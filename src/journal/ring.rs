@@ -9,7 +9,7 @@ use super::{
     Books, NewRecord, OnOverflow, Position, Record, Settled, SourceId, Subscriber, TopicId,
     cursor::Waker,
     ledger::{CursorState, DropReason, Lag, SlotSize},
-    shard::Unread,
+    shard::{Change, Unread},
 };
 
 pub(super) struct Ring {
@@ -89,15 +89,17 @@ impl Ring {
 
     /// The consumer, among those who may not skip, that keeps records of this source out.
     pub(super) fn full_for(&mut self, source: SourceId) -> Option<Arc<str>> {
-        let full = self.cursors.iter().find(|cursor| cursor.holds_door() && cursor.takes(source) && cursor.over_bound());
+        let end = self.end();
+        let full = self.cursors.iter().find(|cursor| cursor.holds_door() && cursor.takes(source, end) && cursor.over_bound());
         let name = full.map(|cursor| cursor.name.clone());
         self.refused |= name.is_some();
         name
     }
 
-    /// Whether a record of this source has a reader at all.
+    /// Whether a record of this source that came in now would have a reader at all.
     pub(super) fn is_wanted(&self, source: SourceId) -> bool {
-        self.cursors.iter().any(|cursor| cursor.takes(source))
+        let end = self.end();
+        self.cursors.iter().any(|cursor| cursor.takes(source, end))
     }
 
     /// Takes a record in, at [`Ring::end`]. Returns whether its sender should be slowed down.
@@ -105,7 +107,7 @@ impl Ring {
         let offset = self.end();
         let size = size_of(source, &new);
         for cursor in &mut self.cursors {
-            if cursor.takes(source) {
+            if cursor.takes(source, offset) {
                 cursor.accepted += size.items;
                 cursor.unread.add(&size);
             } else if cursor.read == offset {
@@ -130,7 +132,7 @@ impl Ring {
             self.trim();
         }
         for cursor in &self.cursors {
-            if cursor.takes(source) {
+            if cursor.takes(source, offset) {
                 cursor.waker.wake(cursor.unread);
             }
         }
@@ -148,8 +150,9 @@ impl Ring {
             && cursor.over_bound()
             && let Some(record) = self.slots.get(at)
         {
-            cursor.skip(&size(record));
-            if cursor.takes(record.source) {
+            let offset = record.position.offset;
+            cursor.skip(&size(record), offset);
+            if cursor.takes(record.source, offset) {
                 cursor.waker.skipped(record);
             }
             cursor.pass(cursor.read + 1);
@@ -172,7 +175,7 @@ impl Ring {
             return;
         }
         while let Some(record) = self.slots.get(at)
-            && !cursor.takes(record.source)
+            && !cursor.takes(record.source, record.position.offset)
         {
             cursor.pass(cursor.read + 1);
             at += 1;
@@ -188,7 +191,7 @@ impl Ring {
             && (bytes < bytes_max || taken == 0)
             && let Some(record) = self.slots.get(at)
         {
-            if cursor.takes(record.source) {
+            if cursor.takes(record.source, record.position.offset) {
                 cursor.hand_out(&size(record));
                 bytes += record.batch.payload.len();
                 taken += 1;
@@ -207,7 +210,7 @@ impl Ring {
         let Some(at) = self.cursors.get(number).and_then(|cursor| self.at(cursor.read)) else { return };
         let Some(cursor) = self.cursors.get_mut(number) else { return };
         let mut here = Lag::default();
-        for record in self.slots.iter().skip(at).filter(|record| cursor.takes(record.source)) {
+        for record in self.slots.iter().skip(at).filter(|record| cursor.takes(record.source, record.position.offset)) {
             here.add(&size(record));
         }
         cursor.drop_items(DropReason::Damaged, cursor.unread.items.saturating_sub(here.items));
@@ -279,9 +282,9 @@ impl Ring {
     pub(super) fn unread(&self, number: usize) -> Unread {
         let Some(cursor) = self.cursors.get(number) else { return Unread::default() };
         let Lag { records, items, bytes } = cursor.unread;
-        let first = self
-            .at(cursor.read)
-            .and_then(|at| self.slots.range(at.min(self.slots.len())..).find(|record| cursor.takes(record.source)));
+        let first = self.at(cursor.read).and_then(|at| {
+            self.slots.range(at.min(self.slots.len())..).find(|record| cursor.takes(record.source, record.position.offset))
+        });
         Unread { records, items, bytes, oldest_unix_nanos: first.map_or(0, |record| record.received.0) }
     }
 
@@ -289,25 +292,54 @@ impl Ring {
         self.cursors.get(number).map_or_else(Books::default, CursorState::books)
     }
 
-    pub(super) fn subscribe(&mut self, subscriber: &Subscriber, waker: Arc<Waker>) -> &mut CursorState {
+    /// Adds a consumer at the end. Returns its number: the lowest that nobody has.
+    pub(super) fn subscribe(&mut self, subscriber: &Subscriber, waker: Arc<Waker>) -> usize {
+        let state = CursorState::new(subscriber, waker, self.end());
+        if let Some((number, vacant)) = self.cursors.iter_mut().enumerate().find(|(_, cursor)| cursor.is_vacant()) {
+            *vacant = state;
+            return number;
+        }
+        self.cursors.push(state);
+        self.cursors.len() - 1
+    }
+
+    /// Of what is here, the records from `offset` on that are for a consumer.
+    pub(super) fn lag_from(&self, number: usize, offset: u64) -> Lag {
+        let mut lag = Lag::default();
+        let Some(cursor) = self.cursors.get(number) else { return lag };
+        for record in self.slots.iter().filter(|record| record.position.offset >= offset) {
+            if cursor.takes(record.source, record.position.offset) {
+                lag.add(&size(record));
+            }
+        }
+        lag
+    }
+
+    /// What a change means for a consumer that is there already.
+    pub(super) fn alter(&mut self, change: &Change) {
         let end = self.end();
-        self.cursors.push(CursorState {
-            name: subscriber.name.clone(),
-            sources: subscriber.sources.clone(),
-            bound: subscriber.bound,
-            on_overflow: subscriber.on_overflow,
-            waker,
-            stalled: false,
-            committed: end,
-            read: end,
-            unread: Lag::default(),
-            out: Lag::default(),
-            accepted: 0,
-            delivered: 0,
-            dropped: [0; DropReason::ALL.len()],
-        });
-        let last = self.cursors.len() - 1;
-        #[expect(clippy::indexing_slicing, reason = "pushed above")]
-        &mut self.cursors[last]
+        match change {
+            Change::Join(..) => {}
+            Change::Alter { consumer, sources, bound, on_overflow } => {
+                let Some(cursor) = self.cursors.get_mut(*consumer) else { return };
+                cursor.take_from(end, sources.clone());
+                (cursor.bound, cursor.on_overflow) = (*bound, *on_overflow);
+            }
+            Change::Close { consumer } => {
+                let Some(cursor) = self.cursors.get_mut(*consumer) else { return };
+                cursor.take_from(end, super::Sources::default());
+                // It holds nobody up any more.
+                cursor.on_overflow = OnOverflow::SkipOldest;
+                cursor.bound = super::LagBound::NONE;
+            }
+        }
+    }
+
+    /// Takes a consumer out. `None`: there is none of this number.
+    pub(super) fn leave(&mut self, number: usize) -> Option<CursorState> {
+        let cursor = self.cursors.get_mut(number).filter(|cursor| !cursor.is_vacant())?;
+        let left = std::mem::replace(cursor, CursorState::vacant());
+        self.trim();
+        Some(left)
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{AppendError, Books, DropReason, Lag, LastDerived, NewRecord, Record, Settled, Subscriber, cursor::Waker};
+use super::{
+    AppendError, Books, DropReason, Lag, LagBound, LastDerived, NewRecord, OnOverflow, Record, Settled, Sources, Subscriber,
+    cursor::Waker,
+};
 
 /// A record is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,16 @@ pub enum Appending {
     Syncing(BoxFuture<'static, Result<Appended, AppendError>>),
 }
 
+/// A change of who reads a shard.
+pub enum Change {
+    /// A consumer more, standing where it stood before, or at the end.
+    Join(Subscriber, Arc<Waker>),
+    /// From here on it takes these sources, within this bound. What it was to read before, it still reads.
+    Alter { consumer: usize, sources: Sources, bound: LagBound, on_overflow: OnOverflow },
+    /// From here on it takes nothing; it is about to leave.
+    Close { consumer: usize },
+}
+
 /// One shard of a topic: an ordered log of records and the accounts of its consumers.
 ///
 /// Appends of one shard are ordered; a record is readable once its append is done. Implementations keep [`Books`] exact at any moment.
@@ -28,8 +41,11 @@ pub trait Shard: Send + Sync {
     /// Appends, or says that there is no room (`Err`), in which case the record comes back.
     #[expect(clippy::result_large_err, reason = "the record comes back; a box would be made only to be opened")]
     fn append(&self, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)>;
-    /// Adds a consumer, standing where it stood before, or at the end. Its number is the same in all shards of a topic.
-    fn subscribe(&self, subscriber: &Subscriber, waker: Arc<Waker>);
+    /// Changes who reads what, all of it between two records: each record is accepted for those of before, or for those of after. Returns the
+    /// numbers of those that joined, in order; they are the same in all shards of a topic.
+    fn switch(&self, changes: &[Change]) -> Vec<usize>;
+    /// A consumer is gone: on disk its place stays, where it stands for whoever joins under its name.
+    fn leave(&self, consumer: usize);
     /// Hands the consumer its next records: at most `records_max`, and no more once `bytes_max` is reached (always one).
     fn read(&self, consumer: usize, records_max: usize, bytes_max: usize, out: &mut Vec<Record>);
     /// Moves the consumer's cursor: everything below `watermark` is settled, with these results; `released` was handed out for it.

@@ -364,3 +364,59 @@ proptest! {
         }
     }
 }
+
+/// The records that each cursor reads, by their items.
+fn items(cursor: &mut Cursor) -> Vec<u64> {
+    read_all(cursor).iter().map(|record| record.batch.items).collect()
+}
+
+#[test]
+fn a_switch_leaves_each_record_to_those_of_before_or_to_those_of_after() {
+    let topic = topic(2);
+    let mut old = topic.cursor(&unbounded());
+    let mut kept = topic.cursor(&unbounded());
+    for shard in 0..2 {
+        assert!(put(&topic, shard, record(0, 1, 10)));
+    }
+    let waker = Arc::new(Waker::default());
+    let number = |cursor: &Cursor| cursor.seats()[0].1;
+    let changes = [
+        Change::Close { consumer: number(&old) },
+        Change::Join(unbounded(), waker.clone()),
+        Change::Alter {
+            consumer: number(&kept),
+            sources: Sources::of([SourceId(1)]),
+            bound: LagBound::NONE,
+            on_overflow: OnOverflow::SkipOldest,
+        },
+    ];
+    let places = topic.switch(&changes).pop().unwrap();
+    let mut new = Cursor::new(places, waker);
+    for shard in 0..2 {
+        assert!(put(&topic, shard, record(0, 2, 10)));
+        assert!(put(&topic, shard, record(1, 3, 10)));
+    }
+    assert_eq!(items(&mut old), [1, 1], "what came before the switch, and nothing behind it");
+    assert_eq!(items(&mut new), [2, 2]);
+    let mut of_kept = items(&mut kept);
+    of_kept.sort_unstable();
+    assert_eq!(of_kept, [1, 1, 3, 3], "what it was promised, and then what it takes now");
+    for cursor in [&old, &new, &kept] {
+        assert!(cursor.accounts().books().balance());
+    }
+}
+
+#[test]
+fn what_nobody_takes_any_more_is_refused_and_a_place_that_was_left_is_taken_again() {
+    let topic = topic(1);
+    let mut first = topic.cursor(&unbounded());
+    assert!(put(&topic, 0, record(0, 1, 10)));
+    assert_eq!(items(&mut first), [1]);
+    let seats = first.seats();
+    first.leave();
+    assert!(matches!(topic.append_now(0, record(0, 2, 10)), Err((AppendError::Unwanted, _))));
+    let mut second = topic.cursor(&unbounded());
+    assert_eq!(second.seats(), seats);
+    assert!(put(&topic, 0, record(0, 3, 10)));
+    assert_eq!(items(&mut second), [3]);
+}

@@ -1,6 +1,12 @@
 //! Topics, positions and records.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::Notify,
@@ -12,7 +18,7 @@ use tracing::error;
 use super::{
     Lag, LagBound, OnOverflow, Shard,
     cursor::{Cursor, Place, Waker},
-    shard::Appending,
+    shard::{Appending, Change},
 };
 use crate::signal::{Batch, Signal, UnixNanos};
 
@@ -101,6 +107,9 @@ pub enum AppendError {
     /// Longer than a record can be: it never fits.
     #[error("a record of {bytes} bytes is longer than the {bytes_max} that the journal takes")]
     TooLarge { bytes: u64, bytes_max: u64 },
+    /// Nobody takes this source from here any more: its pipelines are gone.
+    #[error("no pipeline takes this any more")]
+    Unwanted,
     /// The disk or the quota is full, or the disk fails.
     #[error("the journal takes no data: {reason}")]
     Disk { reason: Box<str> },
@@ -127,6 +136,30 @@ pub struct Figures {
     pub held: Lag,
 }
 
+/// Names of topics by [`TopicId`], of all that this process has had: a configuration that is read while it runs adds to them.
+#[derive(Debug, Default)]
+pub struct TopicNames(parking_lot::RwLock<Vec<String>>);
+
+impl TopicNames {
+    pub fn new(names: Vec<String>) -> Arc<Self> {
+        Arc::new(Self(parking_lot::RwLock::new(names)))
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.read().clone()
+    }
+
+    /// Its number; a new one where it has none.
+    pub fn number(&self, name: &str) -> TopicId {
+        let mut names = self.0.write();
+        let at = names.iter().position(|known| known == name).unwrap_or_else(|| {
+            names.push(name.to_owned());
+            names.len() - 1
+        });
+        TopicId(u16::try_from(at).unwrap_or(u16::MAX))
+    }
+}
+
 /// The longest a request waits for room.
 pub const ROOM_WAIT: Duration = Duration::from_millis(100);
 
@@ -137,7 +170,8 @@ pub struct Topic {
     pub signal: Signal,
     shards: Vec<Arc<dyn Shard>>,
     room: Arc<Notify>,
-    consumers: parking_lot::Mutex<usize>,
+    /// Consumers have numbers below this; some may be nobody's.
+    numbers: AtomicUsize,
 }
 
 impl Topic {
@@ -156,22 +190,29 @@ impl Topic {
 
     /// Of shards that are there already; `room` is what they ring when a consumer has read.
     pub fn of(id: TopicId, name: String, signal: Signal, room: Arc<Notify>, shards: Vec<Arc<dyn Shard>>) -> Self {
-        Self { id, name, signal, shards, room, consumers: parking_lot::Mutex::new(0) }
+        Self { id, name, signal, shards, room, numbers: AtomicUsize::new(0) }
     }
 
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Adds a consumer to all shards. All consumers subscribe before the first append: accounts start at zero together.
-    pub fn subscribe(&self, subscriber: &Subscriber, waker: &Arc<Waker>) -> Vec<Place> {
-        let mut consumers = self.consumers.lock();
-        let number = *consumers;
-        *consumers += 1;
-        for shard in &self.shards {
-            shard.subscribe(subscriber, waker.clone());
+    /// Changes who reads what, in each shard between two records. Returns the places of those that joined, in order.
+    pub fn switch(&self, changes: &[Change]) -> Vec<Vec<Place>> {
+        let joining = changes.iter().filter(|change| matches!(change, Change::Join(..))).count();
+        let mut joined: Vec<Vec<Place>> = (0..joining).map(|_| Vec::new()).collect();
+        for (shard, log) in (0_u16..).zip(&self.shards) {
+            for (places, number) in joined.iter_mut().zip(log.switch(changes)) {
+                self.numbers.fetch_max(number + 1, Ordering::Relaxed);
+                places.push(Place::new(self.id, shard, log.clone(), number));
+            }
         }
-        (0_u16..).zip(&self.shards).map(|(shard, log)| Place::new(self.id, shard, log.clone(), number)).collect()
+        joined
+    }
+
+    /// Adds a consumer to all shards.
+    pub fn subscribe(&self, subscriber: &Subscriber, waker: &Arc<Waker>) -> Vec<Place> {
+        self.switch(&[Change::Join(subscriber.clone(), waker.clone())]).into_iter().flatten().collect()
     }
 
     /// A cursor over this topic alone.
@@ -199,7 +240,8 @@ impl Topic {
             let appended = match self.append_now(shard, record) {
                 Ok(Appending::Done(appended)) => appended,
                 Ok(Appending::Syncing(writing)) => writing.await?,
-                Err((error, _)) if is_last || matches!(error, AppendError::TooLarge { .. }) => return Err(error),
+                Err((error @ (AppendError::TooLarge { .. } | AppendError::Unwanted), _)) => return Err(error),
+                Err((error, _)) if is_last => return Err(error),
                 Err((_, back)) => {
                     is_last = timeout_at(deadline, room).await.is_err();
                     record = back;
@@ -214,13 +256,15 @@ impl Topic {
     }
 
     /// Appends what a connector made: it waits for as long as it takes, because its input is acknowledged already and nothing may be lost.
-    pub async fn append_derived(&self, shard: usize, record: NewRecord) -> u64 {
+    /// `None`: nobody takes it any more.
+    pub async fn append_derived(&self, shard: usize, record: NewRecord) -> Option<u64> {
         loop {
             match self.append(shard, record.clone()).await {
-                Ok(offset) => return offset,
+                Ok(offset) => return Some(offset),
+                Err(AppendError::Unwanted) => return None,
                 Err(error @ AppendError::TooLarge { .. }) => {
                     error!(topic = self.name, items = record.batch.items, %error, "what a connector made is lost");
-                    return 0;
+                    return None;
                 }
                 Err(_) => {}
             }
@@ -246,7 +290,7 @@ impl Topic {
 
     /// What came in, and what is held for the consumer that is furthest behind.
     pub fn figures(&self) -> Figures {
-        let consumers = *self.consumers.lock();
+        let consumers = self.numbers.load(Ordering::Relaxed);
         let mut all = Figures::default();
         for shard in &self.shards {
             all.accepted = all.accepted.plus(shard.accepted());

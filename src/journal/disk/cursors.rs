@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::files::{Disk, DiskFile, read_whole, replace};
-use crate::journal::DropReason;
+use crate::journal::{DropReason, ledger::CursorState};
 
 /// A consumer's place and what became of everything below it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,12 @@ pub(super) struct Saved {
     /// Items that were appended for it before `Standing::end`: what of them is not there at the next start is missing. 0: an older weir did not
     /// say.
     pub(super) accepted: u64,
+}
+
+impl Saved {
+    pub(super) fn of(cursor: &CursorState) -> Self {
+        Self { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped, accepted: cursor.accepted }
+    }
 }
 
 /// The places of all consumers of a shard, by name; those that the configuration no longer has, too.

@@ -224,19 +224,22 @@ impl Segments {
         Ok(found)
     }
 
-    /// What lies from `offset` on, of the sources that `takes` names.
-    pub(super) fn lag(&self, offset: u64, takes: impl Fn(u16) -> bool) -> io::Result<Lag> {
+    /// What lies from `offset` on and below `to`, of the sources that `takes` names.
+    pub(super) fn lag(&self, offset: u64, to: u64, takes: impl Fn(u16) -> bool) -> io::Result<Lag> {
         let mut lag = Lag::default();
         for segment in self.all() {
             let extent = segment.extent();
-            if offset <= segment.base {
+            if segment.base >= to {
+                break;
+            }
+            if offset <= segment.base && extent.end <= to {
                 lag = lag.plus(extent.sums.of(&takes));
             } else if offset < extent.end {
                 let mut place = ReadPlace::start_of(segment.base);
-                while place.at < extent.len {
+                while place.at < extent.len && place.offset < to {
                     for one in segment.chunk(&mut place, extent.len)? {
                         if let Found::Record(stored) = one
-                            && stored.header.offset >= offset
+                            && (offset..to).contains(&stored.header.offset)
                             && takes(stored.header.source)
                         {
                             lag = lag.plus(Lag { records: 1, items: stored.header.items, bytes: stored.payload.len() as u64 });

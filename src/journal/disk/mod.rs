@@ -148,7 +148,7 @@ impl Directory {
         letters::look_at_format(&*disk, &path.join(LETTERS)).map_err(at(&path))?.map_or(Ok(()), |found| {
             Err(DirectoryError::Letters { path: path.join(LETTERS).join("FORMAT").display().to_string(), found })
         })?;
-        let names = Names::open(&*disk, &path, topics, sources, persistence.sync).map_err(at(&path))?;
+        let names = Names::open(disk.clone(), &path, topics, sources, persistence.sync).map_err(at(&path))?;
         let bytes_max = match persistence.bytes_max {
             Some(bytes) => bytes,
             None => place::share(&path).map_err(at(&path))?,
@@ -169,6 +169,12 @@ impl Directory {
             clock,
             _lock: lock,
         })
+    }
+
+    /// Takes over the names of topics and sources that a changed configuration has: all of this process, by their numbers.
+    pub fn learn(&self, topics: Vec<String>, sources: &[String]) -> Result<(), DirectoryError> {
+        let io = |cause| DirectoryError::Io { path: self.path.display().to_string(), cause };
+        self.names.learn(topics, sources).map_err(io)
     }
 
     /// Opens or makes a shard, and takes stock of what it holds.

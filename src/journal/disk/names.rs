@@ -1,6 +1,12 @@
 //! Names of topics and sources: numbers in a running configuration are its own, names outlive it.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::RwLock;
 
 use super::files::{Disk, read_whole, replace};
 use crate::journal::{SourceId, TopicId};
@@ -11,30 +17,39 @@ const UNKNOWN: SourceId = SourceId(u16::MAX);
 const SUM: &str = "# crc32c ";
 const FILE_BYTES_MAX: usize = 16 << 20;
 
-/// Both ways between the numbers of this configuration and those on disk.
-#[derive(Debug, Default)]
+/// Both ways between the numbers of this process and those on disk. A configuration that is read while weir runs adds to them.
 pub(super) struct Names {
-    topics: Vec<String>,
-    /// By the number of this configuration: the number on disk.
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    sync: bool,
+    lists: RwLock<Lists>,
+}
+
+#[derive(Default)]
+struct Lists {
+    topics: Vec<Arc<str>>,
+    /// By the number on disk.
+    sources: Vec<String>,
+    /// By the number of this process: the number on disk.
     stored: Vec<u16>,
-    /// By the number on disk: the number of this configuration.
+    /// By the number on disk: the number of this process.
     runtime: Vec<SourceId>,
 }
 
 impl Names {
     /// Reads the sources' names, one a line, and adds those that are new.
     pub(super) fn open(
-        disk: &dyn Disk,
+        disk: Arc<dyn Disk>,
         directory: &Path,
         topics: Vec<String>,
         sources: &[String],
         sync: bool,
     ) -> io::Result<Self> {
         let path = directory.join("sources");
-        let known = read_whole(disk, &path, FILE_BYTES_MAX)?.unwrap_or_default();
+        let known = read_whole(&*disk, &path, FILE_BYTES_MAX)?.unwrap_or_default();
         let known = String::from_utf8(known)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{}: damaged, it is not text", path.display())))?;
-        let mut names: Vec<String> = Vec::new();
+        let mut lists = Lists::default();
         if !known.is_empty() {
             let content =
                 known.trim_end_matches('\n').rsplit_once('\n').and_then(|(content, sum)| Some((content, sum.strip_prefix(SUM)?)));
@@ -42,46 +57,56 @@ impl Names {
                 let message = "damaged: without the names of its sources the journal cannot be read";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {message}", path.display())));
             };
-            names.extend(content.lines().map(str::to_owned));
+            lists.sources.extend(content.lines().map(str::to_owned));
         }
-        let before = names.len();
+        let names = Self { disk, path, sync, lists: RwLock::new(lists) };
+        names.learn(topics, sources)?;
+        Ok(names)
+    }
+
+    /// Takes over all names of this process, by its numbers: those that were known, and behind them those that are new.
+    pub(super) fn learn(&self, topics: Vec<String>, sources: &[String]) -> io::Result<()> {
+        let mut known = self.lists.read().sources.clone();
+        let before = known.len();
         let mut stored = Vec::new();
         for source in sources {
-            let at = names.iter().position(|name| name == source).unwrap_or_else(|| {
-                names.push(source.clone());
-                names.len() - 1
+            let at = known.iter().position(|name| name == source).unwrap_or_else(|| {
+                known.push(source.clone());
+                known.len() - 1
             });
-            stored
-                .push(u16::try_from(at).map_err(|_| io::Error::other(format!("{}: more than 65,535 sources", path.display())))?);
+            let too_many = |_| io::Error::other(format!("{}: more than 65,535 sources", self.path.display()));
+            stored.push(u16::try_from(at).map_err(too_many)?);
         }
-        if names.len() > before {
-            let content = names.join("\n");
-            replace(disk, &path, format!("{content}\n{SUM}{}\n", sum_of(&content)).as_bytes(), sync)?;
+        if known.len() > before {
+            let content = known.join("\n");
+            replace(&*self.disk, &self.path, format!("{content}\n{SUM}{}\n", sum_of(&content)).as_bytes(), self.sync)?;
         }
-        let mut runtime = vec![UNKNOWN; names.len()];
+        let mut runtime = vec![UNKNOWN; known.len()];
         for (number, at) in (0_u16..).zip(&stored) {
             if let Some(place) = runtime.get_mut(usize::from(*at)) {
                 *place = SourceId(number);
             }
         }
-        Ok(Self { topics, stored, runtime })
+        let topics = topics.into_iter().map(Arc::from).collect();
+        *self.lists.write() = Lists { topics, sources: known, stored, runtime };
+        Ok(())
     }
 
     pub(super) fn stored_source(&self, source: SourceId) -> u16 {
-        self.stored.get(usize::from(source.0)).copied().unwrap_or(u16::MAX)
+        self.lists.read().stored.get(usize::from(source.0)).copied().unwrap_or(u16::MAX)
     }
 
     pub(super) fn runtime_source(&self, stored: u16) -> SourceId {
-        self.runtime.get(usize::from(stored)).copied().unwrap_or(UNKNOWN)
+        self.lists.read().runtime.get(usize::from(stored)).copied().unwrap_or(UNKNOWN)
     }
 
     pub(super) fn topic(&self, name: &str) -> Option<TopicId> {
-        let at = self.topics.iter().position(|topic| topic == name)?;
+        let at = self.lists.read().topics.iter().position(|topic| &**topic == name)?;
         u16::try_from(at).ok().map(TopicId)
     }
 
-    pub(super) fn topic_name(&self, topic: TopicId) -> &str {
-        self.topics.get(usize::from(topic.0)).map_or("", String::as_str)
+    pub(super) fn topic_name(&self, topic: TopicId) -> Arc<str> {
+        self.lists.read().topics.get(usize::from(topic.0)).cloned().unwrap_or_default()
     }
 }
 

@@ -31,11 +31,11 @@ use super::{
 use crate::{
     journal::{
         AppendError, Appended, Appending, Books, Derivation, DropReason, Lag, LastDerived, NewRecord, OnOverflow, Position,
-        Record, Settled, Shard, Subscriber, TopicId,
+        Record, Settled, Shard, Sources, Subscriber, TopicId,
         cursor::Waker,
-        ledger::{CursorState, SlotSize},
+        ledger::SlotSize,
         ring::{Ring, Room, size},
-        shard::{Mark, Unread},
+        shard::{Change, Mark, Unread},
     },
     runtime::Clock,
     signal::{Batch, Signal},
@@ -78,6 +78,8 @@ struct Inner {
     saved: Mutex<HashMap<String, Saved>>,
     /// Where the log ended when the places were written that were found at the start.
     end_before: u64,
+    /// Where the shard ended when consumers left it in this run.
+    left: Mutex<HashMap<String, u64>>,
     /// The consumers' places were there and cannot be read: everybody starts at the oldest record, rather twice than not at all.
     is_damaged: bool,
     /// Stateful consumers: the place that their snapshot covers, which stands for them on disk.
@@ -149,6 +151,7 @@ impl DiskShard {
             places: Mutex::default(),
             saved: Mutex::new(saved),
             end_before,
+            left: Mutex::default(),
             is_damaged,
             covered: Mutex::default(),
             queue: Mutex::default(),
@@ -170,7 +173,7 @@ impl DiskShard {
         let saved = self.inner.saved.lock().clone();
         let mut strangers: Vec<_> = saved
             .into_iter()
-            .map(|(name, saved)| (name, self.inner.segments.lag(saved.committed, |_| true).unwrap_or_default()))
+            .map(|(name, saved)| (name, self.inner.segments.lag(saved.committed, u64::MAX, |_| true).unwrap_or_default()))
             .filter(|(_, lag)| lag.records > 0)
             .collect();
         strangers.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -324,7 +327,7 @@ impl Inner {
                 Ok(record) if record.position.offset < cursor.read => {}
                 Ok(record) => {
                     let next = record.position.offset + 1;
-                    if cursor.takes(record.source) {
+                    if cursor.takes(record.source, record.position.offset) {
                         cursor.hand_out(&size(&record));
                         taken += 1;
                         bytes += record.batch.payload.len();
@@ -398,8 +401,8 @@ impl Inner {
                                 bytes: stored.payload.len() as u64,
                             };
                             let offset = stored.header.offset;
-                            cursor.skip(&size);
-                            if cursor.takes(size.source)
+                            cursor.skip(&size, offset);
+                            if cursor.takes(size.source, offset)
                                 && let Some(record) = self.record(stored)
                             {
                                 cursor.waker.skipped(&record);
@@ -417,19 +420,102 @@ impl Inner {
     /// The places of all consumers as they are to be written down.
     fn standing(&self) -> Standing {
         let mut standing = Standing::default();
-        standing.consumers.extend(self.saved.lock().clone());
-        let covered = self.covered.lock().clone();
+        // First of the three, as wherever one of the others changes with it: nobody is between two of them.
         let ring = self.ring();
+        standing.consumers.extend(self.saved.lock().clone());
+        let covered = self.covered.lock();
         standing.end = ring.end();
-        for cursor in &ring.cursors {
+        for cursor in ring.cursors.iter().filter(|cursor| !cursor.is_vacant()) {
             let name = cursor.name.to_string();
             let saved = match covered.get(&name) {
                 Some(covered) => Saved { accepted: cursor.accepted, ..covered.clone() },
-                None => saved_of(cursor),
+                None => Saved::of(cursor),
             };
             standing.consumers.insert(name, saved);
         }
         standing
+    }
+
+    /// Where a consumer that joins stood before, if it did.
+    fn place_before(&self, name: &str) -> Option<Saved> {
+        let known = self.saved.lock().get(name).cloned();
+        known.or_else(|| self.is_damaged.then(Saved::default))
+    }
+
+    /// The offset that the next record got when a consumer's place was noted.
+    fn end_then(&self, name: &str) -> u64 {
+        self.left.lock().get(name).copied().unwrap_or(self.end_before)
+    }
+
+    /// What lies from `from` up to `to` for a subscriber.
+    fn lag(&self, sources: &Sources, from: u64, to: u64) -> Lag {
+        let lag = self.segments.lag(from, to, |source| sources.contains(self.names.runtime_source(source)));
+        lag.unwrap_or_else(|error| {
+            error!(topic = self.topic.0, %error, "the journal cannot be counted");
+            Lag::default()
+        })
+    }
+
+    /// Counts what those that join have before them, up to an offset: on disk, which takes its time, and without holding anybody up. With what of it
+    /// came after their place was noted.
+    fn count(&self, changes: &[Change]) -> (u64, Vec<(Lag, Lag)>) {
+        let end = self.ring().end();
+        let lags = changes.iter().filter_map(|change| match change {
+            Change::Join(subscriber, _) => Some(self.place_before(&subscriber.name).map_or_else(Default::default, |saved| {
+                let late = self.end_then(&subscriber.name).max(saved.committed);
+                (self.lag(&subscriber.sources, saved.committed, end), self.lag(&subscriber.sources, late, end))
+            })),
+            _ => None,
+        });
+        (end, lags.collect())
+    }
+
+    /// Adds a consumer; `known`: what lies before it below `counted`, and what of it is late.
+    fn join(&self, ring: &mut Ring, subscriber: &Subscriber, waker: &Arc<Waker>, counted: u64, known: (Lag, Lag)) -> usize {
+        let end = ring.end();
+        let saved = self.place_before(&subscriber.name);
+        self.saved.lock().remove(&*subscriber.name);
+        self.left.lock().remove(&*subscriber.name);
+        let number = ring.subscribe(subscriber, waker.clone());
+        let (mut unread, late) = known;
+        if let Some(saved) = &saved {
+            // What was there when the place was noted and is not: where the consumer finds the gap, or at the latest at the tail, it is counted as
+            // lost.
+            let found = saved.delivered + saved.dropped.iter().sum::<u64>() + unread.items.saturating_sub(late.items);
+            let missing = saved.accepted.saturating_sub(found);
+            if missing > 0 {
+                let (topic, consumer) = (self.topic.0, &*subscriber.name);
+                warn!(topic, consumer, items = missing, "records of this consumer are missing from the journal");
+                unread = unread.plus(Lag { records: 1, items: missing, bytes: 0 });
+            }
+            // What came since it was counted: nearly always in memory still.
+            let from = counted.max(saved.committed);
+            let base = ring.base().min(end);
+            if from < base {
+                unread = unread.plus(self.lag(&subscriber.sources, from, base));
+            }
+            unread = unread.plus(ring.lag_from(number, from.max(base)));
+        }
+        let Some(cursor) = ring.cursors.get_mut(number) else { return number };
+        if let Some(saved) = &saved {
+            cursor.committed = saved.committed.min(end);
+            cursor.read = cursor.committed;
+            (cursor.delivered, cursor.dropped) = (saved.delivered, saved.dropped);
+            cursor.unread = unread;
+            if cursor.unread.records == 0 {
+                cursor.pass(end);
+            }
+            cursor.accepted = cursor.delivered + cursor.dropped.iter().sum::<u64>() + cursor.unread.items;
+        }
+        if subscriber.is_stateful {
+            self.covered.lock().insert(subscriber.name.to_string(), Saved::of(cursor));
+        }
+        let mut places = self.places.lock();
+        match places.get_mut(number) {
+            Some(place) => *place = Arc::default(),
+            None => places.push(Arc::default()),
+        }
+        number
     }
 }
 
@@ -449,7 +535,7 @@ impl Shard for DiskShard {
                 return Err((AppendError::Full { consumer }, record));
             }
             if !ring.is_wanted(record.source) {
-                return Ok(Appending::Done(Appended { offset: ring.end(), crowded: false }));
+                return Err((AppendError::Unwanted, record));
             }
         }
         let (written, waiting) = oneshot::channel();
@@ -470,47 +556,39 @@ impl Shard for DiskShard {
         Ok(Appending::Syncing(waiting.map(move |answer| answer.unwrap_or_else(|_| closed())).boxed()))
     }
 
-    fn subscribe(&self, subscriber: &Subscriber, waker: Arc<Waker>) {
+    fn switch(&self, changes: &[Change]) -> Vec<usize> {
         let inner = &self.inner;
-        let known = inner.saved.lock().remove(&*subscriber.name);
-        let saved = known.or_else(|| inner.is_damaged.then(Saved::default));
+        let (counted, lags) = inner.count(changes);
+        let mut lags = lags.into_iter();
+        let mut joined = Vec::new();
         let mut ring = inner.ring();
-        let end = ring.end();
-        let cursor = ring.subscribe(subscriber, waker);
-        if let Some(saved) = &saved {
-            cursor.committed = saved.committed.min(end);
-            cursor.read = cursor.committed;
-            (cursor.delivered, cursor.dropped) = (saved.delivered, saved.dropped);
-            let lag = |from| inner.segments.lag(from, |source| cursor.takes(inner.names.runtime_source(source)));
-            let (mut unread, mut late) = (Lag::default(), Lag::default());
-            match lag(cursor.committed).and_then(|lag_now| Ok((lag_now, lag(inner.end_before.max(cursor.committed))?))) {
-                Ok(counted) => (unread, late) = counted,
-                Err(error) => error!(topic = inner.topic.0, %error, "the journal cannot be counted"),
+        for change in changes {
+            match change {
+                Change::Join(subscriber, waker) => {
+                    joined.push(inner.join(&mut ring, subscriber, waker, counted, lags.next().unwrap_or_default()));
+                }
+                change => ring.alter(change),
             }
-            // What was there when the places were written and is not: where the consumer finds the gap, or at the latest at the tail, it is
-            // counted as lost.
-            let known = saved.delivered + saved.dropped.iter().sum::<u64>() + unread.items.saturating_sub(late.items);
-            let missing = saved.accepted.saturating_sub(known);
-            if missing > 0 {
-                warn!(
-                    topic = inner.topic.0,
-                    consumer = &*subscriber.name,
-                    items = missing,
-                    "records of this consumer are missing from the journal"
-                );
-                unread = unread.plus(Lag { records: 1, items: missing, bytes: 0 });
-            }
-            cursor.unread = unread;
-            if cursor.unread.records == 0 {
-                cursor.pass(end);
-            }
-            cursor.accepted = cursor.delivered + cursor.dropped.iter().sum::<u64>() + cursor.unread.items;
         }
-        if subscriber.is_stateful {
-            inner.covered.lock().insert(subscriber.name.to_string(), saved_of(cursor));
-        }
+        let room = ring.room();
         drop(ring);
-        inner.places.lock().push(Arc::default());
+        inner.tell(room);
+        inner.moved();
+        joined
+    }
+
+    fn leave(&self, consumer: usize) {
+        let inner = &self.inner;
+        let mut ring = inner.ring();
+        if let Some(cursor) = ring.leave(consumer) {
+            let name = cursor.name.to_string();
+            let covered = inner.covered.lock().remove(&name).map(|covered| Saved { accepted: cursor.accepted, ..covered });
+            inner.left.lock().insert(name.clone(), ring.end());
+            inner.saved.lock().insert(name, covered.unwrap_or_else(|| Saved::of(&cursor)));
+        }
+        let room = ring.room();
+        drop(ring);
+        inner.tell(room);
         inner.moved();
     }
 
@@ -618,10 +696,6 @@ impl Shard for DiskShard {
     }
 }
 
-fn saved_of(cursor: &CursorState) -> Saved {
-    Saved { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped, accepted: cursor.accepted }
-}
-
 struct Writer {
     inner: Arc<Inner>,
     log: Log,
@@ -701,9 +775,10 @@ impl Writer {
             .map(|waiting| {
                 let record = &waiting.record;
                 let mut meta = Vec::new();
-                let from = record.derived_from.as_ref().map(|Derivation { reader, position }| {
-                    (inner.names.topic_name(position.topic), position.shard, position.offset, &**reader)
-                });
+                let from = record.derived_from.as_ref().map(|from| (inner.names.topic_name(from.position.topic), from));
+                let from = from
+                    .as_ref()
+                    .map(|(topic, Derivation { reader, position })| (&**topic, position.shard, position.offset, &**reader));
                 Meta::encode(&record.batch.context, from, &mut meta);
                 Entry {
                     source: inner.names.stored_source(record.source),
@@ -721,14 +796,17 @@ impl Writer {
                 let mut ring = inner.ring();
                 for waiting in group.drain(..) {
                     let offset = ring.end();
+                    // Its readers may have gone while it waited; it has its offset all the same.
+                    let is_wanted = ring.is_wanted(waiting.record.source);
                     let crowded = ring.accept(waiting.record.source, waiting.record);
-                    answers.push((waiting.written, Appended { offset, crowded }));
+                    let answer = if is_wanted { Ok(Appended { offset, crowded }) } else { Err(AppendError::Unwanted) };
+                    answers.push((waiting.written, answer));
                 }
                 while ring.bytes() > TAIL_BYTES && ring.evict() {}
                 drop(ring);
                 for (written, appended) in answers {
                     // Who is gone was answered otherwise; the record is in all the same.
-                    drop(written.send(Ok(appended)));
+                    drop(written.send(appended));
                 }
                 inner.skip_behind();
             }
