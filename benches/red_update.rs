@@ -101,6 +101,8 @@ fn connector(yaml: &str) -> (Box<dyn Connector>, Arc<dyn PageSource>) {
         health: Arc::new(Health::default()),
         extensions: Arc::new(Extensions::default()),
         clock: Clock::new(|| UnixNanos(T0)),
+        sockets: Arc::default(),
+        is_reload: false,
     };
     let built = config.build(context, ConnectorUse { derives: false, renders: true }).expect("good settings");
     (built.connector, built.page.expect("rows to render"))

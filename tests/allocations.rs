@@ -87,6 +87,8 @@ fn connector() -> Box<dyn Connector> {
         health: Arc::new(Health::default()),
         extensions: Arc::new(Extensions::default()),
         clock: Clock::new(|| UnixNanos(T0)),
+        sockets: Arc::default(),
+        is_reload: false,
     };
     config.build(context, ConnectorUse { derives: false, renders: true }).expect("good settings").connector
 }

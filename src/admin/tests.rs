@@ -327,7 +327,7 @@ async fn what_is_only_in_memory_about_a_record_is_told_with_the_last_error() {
         exporter: Arc::new(Busy),
         breakers: Default::default(),
         metrics: telemetry.exporter("otlp_grpc/x"),
-        dead_letters: Arc::new(DeadLetters::in_memory(Arc::new([]), &telemetry)),
+        dead_letters: Arc::new(DeadLetters::in_memory(Arc::default(), &telemetry)),
         health: rig.admin.health.clone(),
         splits_by_context: false,
         clock: rig.admin.clock.clone(),
@@ -338,9 +338,10 @@ async fn what_is_only_in_memory_about_a_record_is_told_with_the_last_error() {
     rig.admin.board.topic(&topic);
     rig.admin.board.consumer(&live);
     let (signal, chain) = (Signal::Traces, Arc::new(Chain::new(Vec::new(), 1)));
-    let consumer = delivery::Consumer { pipeline: "traces".into(), id, signal, cursor, chain, depth: 0, replays: None, live };
-    let (drain, abort) = (Shutdown::new(), Shutdown::new());
-    let task = tokio::spawn(delivery::exporter::run(consumer, destination, policy, drain, abort.clone()));
+    let consumer = delivery::Consumer { pipeline: "traces".into(), id, signal, cursor, chain, replays: None, live };
+    let ends = delivery::Ends::default();
+    let abort = ends.abort.clone();
+    let task = tokio::spawn(delivery::exporter::run(consumer, destination, policy, delivery::Carried::default(), ends));
     let record = NewRecord { source: SourceId(0), received: NOW, batch: seen(3).batch, derived_from: None };
     assert!(topic.append_now(0, record).is_ok());
     let asked = "{\"records\": [{\"topic\": \"traces\", \"shard\": 0, \"offset\": 0}, {\"topic\": \"traces\", \"shard\": 0, \"offset\": 1}, {\"topic\": \"x\", \"shard\": 0, \"offset\": 0}]}";
@@ -361,6 +362,6 @@ async fn what_is_only_in_memory_about_a_record_is_told_with_the_last_error() {
     assert!(!doing.up && doing.failures > 0 && doing.failing_seconds.is_some(), "{doing:?}");
     assert_eq!((doing.error.as_deref(), report.consumers[0].requests.parked), (Some("busy"), 1));
     abort.cancel();
-    assert_eq!(task.await.unwrap(), 3);
+    assert_eq!(task.await.unwrap().items, 3);
     rig.stop().await;
 }

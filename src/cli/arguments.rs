@@ -122,6 +122,9 @@ pub struct RunArgs {
     /// How long a stop may take to deliver what is held.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = drain_timeout, env = "WEIR_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
+    /// Read the configuration again when one of its files changes (SIGHUP does it once).
+    #[arg(long, env = "WEIR_WATCH", value_parser = clap::builder::FalseyValueParser::new())]
+    pub watch: bool,
     /// Leave out what weir does not have and run the rest. Components that remove or mask data must be named to be left out:
     /// `--skip-unsupported=redaction,filter/health`.
     #[arg(long, value_name = "IDS", num_args = 0..=1, require_equals = true, default_missing_value = "", value_delimiter = ',')]

@@ -11,6 +11,7 @@ mod journal_letters;
 mod live;
 mod loops;
 mod migrate;
+mod reload;
 mod run;
 mod scrape_config;
 mod show;
@@ -18,6 +19,7 @@ mod start;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -17,13 +17,14 @@ use super::{
     FAILED, UNDELIVERED, WRONG, admin_socket,
     arguments::{RunArgs, RunCommand},
     journal, migrate,
+    reload::Reload,
     start::{self, Checked},
 };
 use crate::{
-    config::{Diagnostics, Level, Node, Origin, Value},
+    config::{Diagnostics, Level, Loaded, Node, Origin, Value},
     internal_telemetry,
     runtime::{Shutdown, State},
-    service::{Ended, Running, serve_page},
+    service::{Ended, Running, Unstarted, serve_page},
 };
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
@@ -32,7 +33,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Err(code) => return code,
     };
     let Some(runtime) = runtime() else { return ExitCode::from(FAILED) };
-    let code = runtime.block_on(serve(*checked, args.drain_timeout));
+    let code = runtime.block_on(serve(*checked, args));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
@@ -76,27 +77,31 @@ pub(super) fn say(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 
+/// What the arguments name, without what they say to leave out.
+///
+/// # Errors
+/// What is wrong with the arguments.
+pub(super) fn load_run(args: &RunArgs) -> Result<Loaded, String> {
+    let loaded = start::load_inputs(&args.config).map_err(|error| error.to_string())?;
+    match &args.skip_unsupported {
+        Some(named) => migrate::skip(loaded, named),
+        None => Ok(loaded),
+    }
+}
+
 /// Loads and checks, and draws what was found.
 fn load(args: &RunArgs) -> Result<Box<Checked>, ExitCode> {
     let wrong = |message: String| {
         say(&format!("weir: {message}"));
         ExitCode::from(WRONG)
     };
-    let mut loaded = start::load_inputs(&args.config).map_err(|error| wrong(error.to_string()))?;
-    if let Some(named) = &args.skip_unsupported {
-        loaded = migrate::skip(loaded, named).map_err(wrong)?;
-    }
-    match start::check(loaded) {
+    match start::check(load_run(args).map_err(wrong)?) {
         Ok(checked) => {
-            let found = &checked.loaded.found.found;
-            let ineffective = found.iter().filter(|found| found.level == Level::Ineffective).count();
             for line in start::warnings(&checked.loaded) {
                 say(&format!("weir: warning: {line}"));
             }
-            if ineffective > 0 {
-                say(&format!(
-                    "weir: {ineffective} keys have no effect here; `weir validate` lists them and says what happens instead"
-                ));
+            if let Some(line) = ineffective(&checked.loaded) {
+                say(&format!("weir: {line}"));
             }
             Ok(checked)
         }
@@ -109,7 +114,13 @@ fn load(args: &RunArgs) -> Result<Box<Checked>, ExitCode> {
     }
 }
 
-async fn serve(checked: Checked, drain_timeout: Duration) -> ExitCode {
+/// How many keys do nothing, if any.
+pub(super) fn ineffective(loaded: &Loaded) -> Option<String> {
+    let count = loaded.found.found.iter().filter(|found| found.level == Level::Ineffective).count();
+    (count > 0).then(|| format!("{count} keys have no effect here; `weir validate` lists them and says what happens instead"))
+}
+
+async fn serve(checked: Checked, args: &RunArgs) -> ExitCode {
     let around = &checked.around;
     let own = match internal_telemetry::start(&checked.telemetry, &around.telemetry, around.clock.clone()) {
         Ok(own) => own,
@@ -119,7 +130,7 @@ async fn serve(checked: Checked, drain_timeout: Duration) -> ExitCode {
         }
     };
     around.telemetry.watch_process();
-    let ended = match begin(checked, &own, drain_timeout).await {
+    let ended = match begin(checked, &own, args).await {
         Ok(ended) => ended,
         Err(reasons) => {
             for reason in reasons {
@@ -139,16 +150,15 @@ async fn serve(checked: Checked, drain_timeout: Duration) -> ExitCode {
     }
 }
 
-async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_timeout: Duration) -> Result<Ended, Vec<String>> {
+async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, args: &RunArgs) -> Result<Ended, Vec<String>> {
     let unheard = |error: io::Error| vec![format!("signals cannot be heard: {error}")];
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(unheard)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
     let lines = greeting(&checked);
-    let Checked { plan, built, around, telemetry: settings, loaded, file } = checked;
+    let Checked { built, around, telemetry: settings, loaded, file, .. } = checked;
     let mut unstarted = Diagnostics::default();
     let persistence = journal::persistence(&file).map_err(|message| vec![message])?;
-    let graph = built.connect(&plan, &around, persistence.as_ref()).map_err(|error| vec![error.to_string()])?;
     let stop_pages = Shutdown::new();
     let mut pages = tokio::task::JoinSet::new();
     let mut own_page = None;
@@ -176,13 +186,19 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_time
         pages.spawn(task);
         socket.display().to_string()
     });
-    let mut running = match Running::start(graph, &around).await {
+    let mut running = match Running::start(built, &around, persistence.as_ref()).await {
         Ok(running) if !unstarted.has_errors() => running,
+        Err(Unstarted::Connect(error)) => return Err(vec![error.to_string()]),
         started => {
-            started.err().into_iter().flatten().for_each(|failed| failed.tell(&file, &mut unstarted));
+            if let Err(Unstarted::Failed(failed)) = started {
+                for failed in failed {
+                    failed.tell(&file, &mut unstarted);
+                }
+            }
             return Err(start::lines(&unstarted, &loaded.sources, Level::Error));
         }
     };
+    let mut reload = Reload::new(args, &around, file, &loaded);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         own_metrics = own_page.map(|at| format!("http://{at}/metrics")),
@@ -197,7 +213,21 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_time
             _ = interrupt.recv() => break None,
             _ = terminate.recv() => break None,
             broken = running.broke() => break Some(broken),
-            _ = hangup.recv() => warn!("SIGHUP does nothing in this version: to read the configuration again, stop and start"),
+            _ = hangup.recv() => info!("SIGHUP: the configuration is read again"),
+            file = reload.file_changed() => info!(file, "a file of the configuration changed: it is read again"),
+        }
+        // Another SIGHUP meanwhile waits until this one is through; a signal to stop hurries it.
+        let hurry = Shutdown::new();
+        let mut reloading = std::pin::pin!(reload.reload(&mut running, &hurry));
+        let is_stopping = loop {
+            tokio::select! {
+                () = &mut reloading => break hurry.is_cancelled(),
+                _ = interrupt.recv() => hurry.cancel(),
+                _ = terminate.recv() => hurry.cancel(),
+            }
+        };
+        if is_stopping {
+            break None;
         }
     };
     if let Some(broken) = &broke {
@@ -205,7 +235,7 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, drain_time
         around.health.set_whole(State::Fatal(broken.clone()));
     }
     let hurry = Shutdown::new();
-    let stopping = running.stop(drain_timeout, hurry.clone());
+    let stopping = running.stop(args.drain_timeout, hurry.clone());
     let mut stopping = std::pin::pin!(stopping);
     let mut ended = loop {
         tokio::select! {

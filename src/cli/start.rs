@@ -3,7 +3,6 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal},
-    sync::Arc,
 };
 
 use super::{arguments::ConfigArgs, loops};
@@ -13,12 +12,11 @@ use crate::{
     connectors::CONNECTORS,
     exporters::EXPORTERS,
     extensions::EXTENSIONS,
-    internal_telemetry::{Telemetry, TelemetrySettings},
-    pipeline::{Board, Built, File, Plan, Read, Surroundings},
+    internal_telemetry::TelemetrySettings,
+    pipeline::{Built, File, Plan, Read, Surroundings},
     processors::PROCESSORS,
     receivers::RECEIVERS,
     runtime::{BuildError, Clock, both},
-    tap::Taps,
 };
 
 /// Every component there is.
@@ -189,8 +187,13 @@ pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
     Ok(inputs)
 }
 
-/// Loads and checks. Whatever is found stands in `loaded.found`; `Err` when it does not load.
-pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
+/// As [`check_within`], where nothing runs.
+pub(super) fn check(loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
+    check_within(loaded, &Surroundings::new(Clock::system()))
+}
+
+/// Checks all of it, and builds it. Whatever is found stands in `loaded.found`; `Err` when it cannot run.
+pub(super) fn check_within(mut loaded: Loaded, around: &Surroundings) -> Result<Box<Checked>, Box<Loaded>> {
     let mut found = std::mem::take(&mut loaded.found);
     let unread = matches!(&loaded.node.value, Value::Map(entries) if entries.is_empty());
     if unread && found.has_errors() {
@@ -211,22 +214,14 @@ pub(super) fn check(mut loaded: Loaded) -> Result<Box<Checked>, Box<Loaded>> {
             let key = fault.key().trim_start_matches("service::telemetry::");
             found.error(written.nearest(key).origin, fault.message(), fault.help());
         }
-        let around = Surroundings {
-            telemetry: Telemetry::default(),
-            health: Arc::default(),
-            clock: Clock::system(),
-            lag_bytes: file.journal.max_lag.map(|size| size.0),
-            taps: Taps::default(),
-            board: Board::default(),
-        };
-        let built = read.build(&file, &plan, &around, &mut found)?;
-        Some((file, plan, built, around, telemetry))
+        let built = read.build(&file, &plan, around, &mut found)?;
+        Some((file, plan, built, telemetry))
     });
     let wrong = found.has_errors();
     loaded.found = found;
     match checked {
-        Some((file, plan, built, around, telemetry)) if !wrong => {
-            Ok(Box::new(Checked { loaded, file, plan, built, around, telemetry }))
+        Some((file, plan, built, telemetry)) if !wrong => {
+            Ok(Box::new(Checked { loaded, file, plan, built, around: around.clone(), telemetry }))
         }
         _ => Err(Box::new(loaded)),
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Diagnostics, Input, Level, Loaded, Machine, draw, load},
-    service::Running,
+    service::{Running, Unstarted},
 };
 
 /// Everything that `validate`, `plan` and `run` say of a file: `line:column message`, errors without a mark.
@@ -318,10 +318,8 @@ async fn every_port_that_is_taken_is_named_at_once() {
         ports[0], ports[1], ports[2], ports[3]
     );
     let Ok(checked) = start::check(loaded(&file)) else { panic!("it is valid") };
-    let start::Checked { plan, built, around, loaded, file, .. } = *checked;
-    let Err(failed) = Running::start(built.connect(&plan, &around, None).unwrap(), &around).await else {
-        panic!("the ports are taken")
-    };
+    let start::Checked { built, around, loaded, file, .. } = *checked;
+    let Err(Unstarted::Failed(failed)) = Running::start(built, &around, None).await else { panic!("the ports are taken") };
     let mut found = Diagnostics::default();
     for failed in failed {
         failed.tell(&file, &mut found);

@@ -29,7 +29,7 @@ use crate::{
     exposition::PageSource,
     internal_telemetry::Telemetry,
     journal::Record,
-    runtime::{BuildError, Clock, Health, Shutdown, Task},
+    runtime::{BuildError, Clock, Health, Shutdown, Sockets, Task},
     signal::{Batch, ComponentId, Context, ContextNeeds, Signal, UnixNanos},
 };
 
@@ -53,6 +53,10 @@ pub struct BuildContext {
     /// The wall clock; tests set it.
     pub clock: Clock,
     pub notes: Notes,
+    /// Where listeners find the sockets of those whose place they take.
+    pub sockets: Arc<Sockets>,
+    /// Whether weir runs already, and takes another configuration: what was written by then is not to be emptied.
+    pub is_reload: bool,
 }
 
 /// What is risky about settings, where that is seen only when they are built: each becomes a warning of the configuration.
@@ -307,8 +311,8 @@ pub trait Exporter: Send + Sync {
     fn finish(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
-    /// A `prometheus` exporter renders connectors' rows on its page; others refuse.
-    fn add_page(&self, _page: Arc<dyn PageSource>) {}
+    /// A `prometheus` exporter renders these connectors' rows on its page, and no others; other exporters have no page.
+    fn show_pages(&self, _pages: Vec<Arc<dyn PageSource>>) {}
 }
 
 pub trait ExporterConfig: Sized + Send + 'static {

@@ -1,10 +1,10 @@
 //! `--config` and `--set` → one tree with every reference expanded.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use super::{
     Diagnostics, Node, Origin, Sources, Value,
-    environment::Environment,
+    environment::{Environment, Noting, Stamp},
     expand::expand,
     legacy::modernise,
     merge::{SEPARATOR, merge, split_paths},
@@ -28,6 +28,8 @@ pub struct Loaded {
     pub node: Node,
     pub sources: Sources,
     pub found: Diagnostics,
+    /// The files it was made of, those that could not be read among them, as they were before they were read.
+    pub files: Vec<(String, Option<Stamp>)>,
 }
 
 /// Reads, merges and expands. Every problem of every source is in `found`.
@@ -41,6 +43,8 @@ pub fn load_unexpanded(inputs: &[Input], environment: &dyn Environment) -> Loade
 }
 
 fn load_some(inputs: &[Input], environment: &dyn Environment, expands: bool) -> Loaded {
+    let noting = Noting { inner: environment, files: RefCell::default() };
+    let environment: &dyn Environment = &noting;
     let mut loading = Loading { environment, sources: Sources::default(), found: Diagnostics::default() };
     let mut whole = Node { value: Value::Map(Vec::new()), origin: Origin::default(), text: None };
     // `--set` wins over every `--config`, wherever it stands.
@@ -57,7 +61,8 @@ fn load_some(inputs: &[Input], environment: &dyn Environment, expands: bool) -> 
         _ => Node { value: Value::Map(Vec::new()), ..expanded },
     };
     modernise(&mut node, &mut loading.found);
-    Loaded { node, sources: loading.sources, found: loading.found }
+    let Loading { sources, found, .. } = loading;
+    Loaded { node, sources, found, files: noting.files.into_inner() }
 }
 
 struct Loading<'e> {

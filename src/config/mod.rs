@@ -25,7 +25,7 @@ mod yaml;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use draw::{draw, to_json};
 pub use dump::{DumpFormat, DumpMode, dump};
-pub use environment::{Environment, Machine};
+pub use environment::{Environment, Machine, Stamp};
 pub use load::{Input, Loaded, load, load_unexpanded};
 pub use node::{Node, Origin, Value};
 pub use read::{read, read2, read3};

@@ -130,6 +130,22 @@ impl Node {
         Some(entries.remove(at))
     }
 
+    /// Whether both say the same, wherever it was written.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::List(ours), Value::List(theirs)) => {
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(one, other)| one.says_the_same(other))
+            }
+            (Value::Map(ours), Value::Map(theirs)) => {
+                let same = |(key, value): &(Self, Self)| {
+                    key.word().and_then(|key| other.get(key)).is_some_and(|other| value.says_the_same(other))
+                };
+                ours.len() == theirs.len() && ours.iter().all(same)
+            }
+            (ours, theirs) => ours == theirs && self.text == other.text,
+        }
+    }
+
     /// The node at a path of keys (`protocols::grpc::endpoint`), or the deepest one that exists on the way there.
     pub fn nearest(&self, path: &str) -> &Self {
         let mut node = self;

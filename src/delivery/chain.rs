@@ -3,7 +3,13 @@
 //! Consumers of one pipeline that stand at the same record share the result; one that lags computes it again and gets the same bytes,
 //! because a processor is a pure function.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 
@@ -31,8 +37,9 @@ pub struct Stage {
 /// Processors in order; shared by the consumers of one pipeline.
 pub struct Chain {
     stages: Vec<Stage>,
-    consumers: usize,
-    shared: Option<Mutex<Shared>>,
+    /// A configuration that is read while weir runs makes them more or fewer.
+    consumers: AtomicUsize,
+    shared: Mutex<Shared>,
 }
 
 /// What the consumers of one pipeline have in common.
@@ -57,31 +64,42 @@ const RECENT_BYTES_MAX: usize = 4 << 20;
 
 impl Chain {
     pub fn new(stages: Vec<Stage>, consumers: usize) -> Self {
-        let shared = (!stages.is_empty() && consumers > 1).then(Mutex::default);
-        Self { stages, consumers, shared }
+        Self { stages, consumers: AtomicUsize::new(consumers), shared: Mutex::default() }
+    }
+
+    /// So many consumers share it from now on.
+    pub fn set_consumers(&self, consumers: usize) {
+        self.consumers.store(consumers, Ordering::Relaxed);
+        // What waited for one that is gone would wait for ever.
+        let mut shared = self.shared.lock();
+        shared.recent.clear();
+        shared.bytes = 0;
     }
 
     pub fn run(&self, record: &Record) -> Chained {
         if self.stages.is_empty() {
             return Chained { batch: Some(record.batch.clone()), dropped: 0 };
         }
-        let Some(shared) = &self.shared else { return self.compute(record, true) };
+        let consumers = self.consumers.load(Ordering::Relaxed);
+        if consumers < 2 {
+            return self.compute(record, true);
+        }
         let new = {
-            let mut shared = shared.lock();
+            let mut shared = self.shared.lock();
             if let Some(known) = shared.take(record.position) {
                 return known;
             }
             shared.count(record.position)
         };
         let result = self.compute(record, new);
-        let mut shared = shared.lock();
+        let mut shared = self.shared.lock();
         // Two that computed it at once: the first one's is kept already.
         if shared.take(record.position).is_none() {
             shared.bytes += result.bytes();
             shared.recent.push_back(Recent {
                 position: record.position,
                 result: result.clone(),
-                left: self.consumers.saturating_sub(1),
+                left: consumers.saturating_sub(1),
             });
         }
         while shared.recent.len() > RECENT_MAX || (shared.bytes > RECENT_BYTES_MAX && shared.recent.len() > 1) {
@@ -190,6 +208,6 @@ mod tests {
         }
         drop(record);
         assert_eq!(budget.used(), 0);
-        assert_eq!(chain.shared.unwrap().lock().bytes, 0);
+        assert_eq!(chain.shared.lock().bytes, 0);
     }
 }

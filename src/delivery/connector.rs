@@ -10,9 +10,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::error;
 
 use super::{
-    Consumer, DeadLetters,
+    Carried, Consumer, DeadLetters, Ends, Left,
     caught::caught,
-    consumer::{LINGER, LITTLE, RECORDS_MAX},
+    consumer::{LINGER, LITTLE, RECORDS_MAX, Taken},
     consumer_name,
     passing::Passing,
 };
@@ -44,8 +44,9 @@ pub struct SharedConnector {
 const READ_BYTES: usize = 1 << 20;
 
 impl SharedConnector {
+    /// Appends the last one first.
     async fn append(&self, derived: &mut Vec<Derived>) {
-        for item in derived.drain(..) {
+        while let Some(item) = derived.pop() {
             self.append_one(item, None).await;
         }
     }
@@ -60,15 +61,18 @@ impl SharedConnector {
         self.outputs.iter().find(|topic| topic.signal == signal)
     }
 
-    /// What was made from a record is appended, but for what was there before a crash.
-    async fn append_from(&self, derived: &mut Vec<Derived>, from: Derivation, before: &mut Before) {
-        let mut numbers = [0; Signal::ALL.len()];
-        for item in derived.drain(..) {
+    /// What was made from a record is appended, but for what was there before a crash. Broken off, what is not appended is still there.
+    async fn append_from(&self, reader: &Arc<str>, taken: &mut Taken, before: &mut Before) {
+        let position = taken.position;
+        while let Some(item) = taken.derived.last().cloned() {
             let signal = item.batch.signal;
-            let Some(number) = numbers.get_mut(signal.ordinal()) else { continue };
-            *number += 1;
-            if !before.had(signal, from.position, *number) {
-                self.append_one(item, Some(from.clone())).await;
+            let number = taken.appended.get(signal.ordinal()).copied().unwrap_or(0) + 1;
+            if !before.had(signal, position, number) {
+                self.append_one(item, Some(Derivation { reader: reader.clone(), position })).await;
+            }
+            taken.derived.pop();
+            if let Some(appended) = taken.appended.get_mut(signal.ordinal()) {
+                *appended = number;
             }
         }
     }
@@ -87,6 +91,7 @@ impl SharedConnector {
             error!(reason, "a connector could not flush");
             derived.clear();
         }
+        derived.reverse();
     }
 
     /// Flushes each interval until `stop`, then once more; `abort` ends that, too.
@@ -153,56 +158,78 @@ impl Before {
     }
 }
 
-/// Reads one pipeline's records into the connector until `drain` fires and all is read, or `abort` fires. Returns the items that were given
-/// up then.
-pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, drain: Shutdown, abort: Shutdown) -> u64 {
-    let mut records: Vec<Record> = Vec::new();
+/// Reads one pipeline's records into the connector, those that were carried here first, until it is told to end and has done so.
+pub async fn run(mut consumer: Consumer, shared: Arc<SharedConnector>, carried: Carried, ends: Ends) -> Left {
+    let Carried { mut records, mut taken, .. } = carried;
+    let mut read: Vec<Record> = Vec::new();
     let mut derived = Vec::new();
     let mut before = crate::runtime::blocking(|| Before::of(&shared, &consumer));
+    let mut bytes = LITTLE;
     'reading: loop {
-        // Looked at afresh each time: what was appended before `drain` fired is read.
-        let draining = drain.is_cancelled();
-        if draining && !consumer.cursor.has_unread() {
-            break;
+        if let Some(one) = &mut taken {
+            // Not broken off by a release: what is being written is in, whether or not it is waited for.
+            tokio::select! {
+                biased;
+                () = ends.abort.cancelled() => break,
+                () = shared.append_from(&consumer.pipeline, one, &mut before) => {}
+            }
+            consumer.cursor.settle(one.position, &one.settled);
+            taken = None;
         }
-        tokio::select! {
-            biased;
-            () = abort.cancelled() => break,
-            () = drain.cancelled(), if !draining => continue,
-            () = consumer.cursor.ready() => {}
-        }
-        consumer.cursor.read(RECORDS_MAX, READ_BYTES, &mut records);
-        let mut bytes = 0;
-        for record in records.drain(..) {
+        while let Some(record) = records.pop_front() {
+            if ends.release.is_cancelled() {
+                records.push_front(record);
+                break 'reading;
+            }
             bytes += record.batch.payload.len();
             let position = record.position;
             let settled = match take(&consumer, &shared, &record, &mut derived) {
                 Ok(settled) => settled,
                 Err(message) => {
                     let items = record.batch.items;
-                    let letter = letter(&consumer, &shared, record, &message);
+                    let letter = letter(&consumer, &shared, record.clone(), &message);
                     tokio::select! {
                         biased;
-                        () = abort.cancelled() => break 'reading,
+                        () = ends.abort.cancelled() => {
+                            records.push_front(record);
+                            break 'reading;
+                        }
                         () = shared.dead_letters.put(vec![letter]) => {}
                     }
                     Settled::dropped(DropReason::Rejected, items)
                 }
             };
             if !derived.is_empty() {
-                tokio::select! {
-                    biased;
-                    () = abort.cancelled() => break 'reading,
-                    () = shared.append_from(&mut derived, Derivation { reader: consumer.pipeline.clone(), position }, &mut before) => {}
-                }
+                derived.reverse();
+                taken = Some(Taken { position, settled, derived: std::mem::take(&mut derived), appended: Default::default() });
+                continue 'reading;
             }
             consumer.cursor.settle(position, &settled);
         }
-        if bytes < LITTLE && !drain.is_cancelled() {
+        if bytes < LITTLE && !ends.drain.is_cancelled() && !ends.release.is_cancelled() {
             sleep(LINGER).await;
         }
+        // Looked at afresh each time: what was appended before `drain` fired is read.
+        let draining = ends.drain.is_cancelled();
+        if draining && !consumer.cursor.has_unread() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            () = ends.abort.cancelled() => break,
+            () = ends.release.cancelled() => break,
+            () = ends.drain.cancelled(), if !draining => continue,
+            () = consumer.cursor.ready() => {}
+        }
+        consumer.cursor.read(RECORDS_MAX, READ_BYTES, &mut read);
+        records.extend(read.drain(..));
+        bytes = 0;
     }
-    consumer.cursor.abandon(DropReason::Shutdown)
+    if ends.release.is_cancelled() {
+        return Left { consumer, carried: Carried { records, taken, ..Carried::default() }, items: 0 };
+    }
+    let items = consumer.cursor.abandon(DropReason::Shutdown);
+    Left { consumer, carried: Carried::default(), items }
 }
 
 /// What became of one record, or the words of a panic on it.
@@ -305,7 +332,7 @@ mod tests {
     fn between(input: Arc<Topic>, output: Arc<Topic>, output_records: u64) -> Rig {
         let cursor = input.cursor(&subscriber(LagBound::NONE));
         drop(output.cursor(&subscriber(LagBound { records: output_records, ..LagBound::NONE })));
-        let letters = Arc::new(DeadLetters::in_memory(Arc::new([]), &Telemetry::default()));
+        let letters = Arc::new(DeadLetters::in_memory(Arc::default(), &Telemetry::default()));
         let shared = Arc::new(SharedConnector {
             connector: Mutex::new(Box::new(Forward)),
             state: None,
@@ -324,11 +351,11 @@ mod tests {
             signal: Signal::Traces,
             cursor,
             chain: Arc::new(Chain::new(Vec::new(), 1)),
-            depth: 0,
             replays: None,
         };
         let (drain, abort) = (Shutdown::new(), Shutdown::new());
-        let task = tokio::spawn(run(consumer, shared, drain.clone(), abort.clone()));
+        let ends = Ends { drain: drain.clone(), abort: abort.clone(), ..Ends::default() };
+        let task = tokio::spawn(async { run(consumer, shared, Carried::default(), ends).await.items });
         Rig { input, letters, accounts, drain, abort, task }
     }
 
@@ -410,6 +437,65 @@ mod tests {
         let given_up = tokio::time::timeout(Duration::from_secs(1), rig.task).await.unwrap().unwrap();
         let books = rig.accounts.books();
         assert_eq!((given_up, books.delivered, books.dropped[DropReason::Shutdown as usize]), (12, 3, 12));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_appended_when_released_is_appended_by_who_takes_its_place() {
+        let (input, output) = (topic(0), topic(1));
+        let cursor = input.cursor(&subscriber(LagBound::NONE));
+        let consumer = Consumer {
+            live: Arc::new(Live::new("traces".into(), ComponentId::parse("test").unwrap(), Signal::Traces, &cursor)),
+            pipeline: "traces".into(),
+            id: ComponentId::parse("test").unwrap(),
+            signal: Signal::Traces,
+            cursor,
+            chain: Arc::new(Chain::new(Vec::new(), 1)),
+            replays: None,
+        };
+        let accounts = consumer.cursor.accounts();
+        // Takes one record, and the second is still accepted.
+        let mut behind = output.cursor(&subscriber(LagBound { records: 1, ..LagBound::NONE }));
+        let shared = || {
+            Arc::new(SharedConnector {
+                connector: Mutex::new(Box::new(Forward)),
+                state: None,
+                source: SourceId(0),
+                outputs: vec![output.clone()],
+                dead_letters: Arc::new(DeadLetters::in_memory(Arc::default(), &Telemetry::default())),
+                clock: Clock::new(|| UnixNanos(1)),
+                flush_interval: None,
+                taps: Taps::default(),
+            })
+        };
+        for items in 1..=5 {
+            put(&input, items);
+        }
+        let ends = Ends::default();
+        let first = run(consumer, shared(), Carried::default(), ends.clone());
+        let (left, ()) = tokio::join!(first, async {
+            sleep(Duration::from_secs(1)).await;
+            ends.release.cancel();
+            // It waits for room behind it, and does not end of itself.
+            sleep(Duration::from_secs(1)).await;
+            ends.abort.cancel();
+        });
+        assert_eq!((accounts.books().delivered, accounts.books().held), (3, 12), "two are behind it, none is given up");
+        let mut read = Vec::new();
+        behind.read(10, usize::MAX, &mut read);
+        let ends = Ends::default();
+        ends.drain.cancel();
+        let second = run(left.consumer, shared(), left.carried, ends);
+        let ((), left) = tokio::join!(
+            async {
+                while read.len() < 5 {
+                    behind.ready().await;
+                    behind.read(10, usize::MAX, &mut read);
+                }
+            },
+            second
+        );
+        assert_eq!(read.iter().map(|record| record.batch.items).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!((left.items, accounts.books().delivered), (0, 15));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    Breaker, Consumer, DeadLetters, Fill, Policy, Replay,
+    Breaker, Carried, Consumer, DeadLetters, Ends, Fill, Left, Policy, Replay,
     caught::caught,
     consumer::{LINGER, LITTLE},
     journey::{NOWHERE, Share, Shares},
@@ -21,7 +21,7 @@ use crate::{
     component::Exporter,
     internal_telemetry::ExporterMetrics,
     journal::{DropReason, Letter, Note, Record, Refusal, Settled, SourceId},
-    runtime::{Clock, Health, Shutdown},
+    runtime::{Clock, Health},
     signal::{Batch, ComponentId, Signal},
     tap::Taps,
 };
@@ -60,12 +60,15 @@ impl Destination {
     }
 }
 
-/// Delivers one pipeline's records until `drain` fires and all is settled, or `abort` fires. Returns the items that were given up then.
-pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: Policy, drain: Shutdown, abort: Shutdown) -> u64 {
+/// Delivers one pipeline's records, those that were carried here first, until it is told to end and has done so.
+pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: Policy, carried: Carried, ends: Ends) -> Left {
     let policy = Arc::new(policy);
-    let mut traffic = Traffic::new(destination.clone(), policy.clone(), consumer.live.clone());
+    let mut traffic = Traffic::new(destination.clone(), policy.clone(), consumer.live.clone(), ends.clone());
+    traffic.resume(carried);
+    let Ends { drain, abort, release } = ends;
     let mut records = Vec::new();
     let mut open = destination.breaker(consumer.signal).watch();
+    consumer.cursor.set_stalled(*open.borrow_and_update());
     let mut replays = consumer.replays.take();
     // A letter and what was read take turns.
     let mut is_replays_turn = true;
@@ -77,6 +80,7 @@ pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: 
         tokio::select! {
             biased;
             () = abort.cancelled() => break,
+            () = release.cancelled() => break,
             Some(landed) = traffic.next() => traffic.land(landed, &mut consumer.cursor),
             Ok(()) = open.changed() => {
                 let stalled = *open.borrow_and_update();
@@ -110,8 +114,14 @@ pub async fn run(mut consumer: Consumer, destination: Arc<Destination>, policy: 
             () = drain.cancelled(), if !draining => {}
         }
     }
+    if release.is_cancelled() {
+        let carried = traffic.leave(&mut consumer.cursor).await;
+        consumer.replays = replays;
+        return Left { consumer, carried, items: 0 };
+    }
     drop(traffic);
-    consumer.cursor.abandon(DropReason::Shutdown)
+    let items = consumer.cursor.abandon(DropReason::Shutdown);
+    Left { consumer, carried: Carried::default(), items }
 }
 
 /// Resolves when a request should be made of what waits.

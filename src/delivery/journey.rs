@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{Instrument, debug, error, info, warn};
 
 use super::{
-    Destination, Live, Policy, Replay,
+    Destination, Ends, Live, Policy, Replay,
     breaker::{Change, Verdict},
     caught::caught_async,
 };
@@ -124,6 +124,7 @@ pub(super) struct Route<'a> {
     pub(super) live: &'a Live,
     /// The name of its place in the journal.
     pub(super) consumer: &'a Arc<str>,
+    pub(super) ends: &'a Ends,
 }
 
 enum Answer {
@@ -191,6 +192,46 @@ impl Journey {
         journey
     }
 
+    /// What is left of it, for another destination or by other rules: what was found out about it so far is forgotten, but not its age.
+    /// `by_context`: batches of different contexts must not be sent together.
+    pub(super) fn anew(self, policy: &Policy, by_context: bool) -> Self {
+        let mut parts: Parts = Vec::new();
+        for Piece { parts: piece, half } in self.pieces.into_iter().rev() {
+            if let Half::Tail(Some(head)) = half {
+                parts.extend(head.parts);
+            }
+            parts.extend(piece);
+        }
+        let mut alike: Vec<Parts> = Vec::new();
+        for (place, batch) in parts {
+            let joins = |last: &Parts| last.last().is_some_and(|(_, other)| !by_context || other.context == batch.context);
+            match alike.last_mut() {
+                Some(last) if joins(last) => last.push((place, batch)),
+                _ => alike.push(vec![(place, batch)]),
+            }
+        }
+        let bytes = alike.iter().flatten().map(|(_, batch)| batch.payload.len()).sum();
+        let pieces = alike.into_iter().flat_map(|parts| within_bounds(parts, policy)).rev();
+        Self {
+            number: 0,
+            pieces: pieces.map(|parts| Piece { parts, half: Half::Whole }).collect(),
+            bytes,
+            read: 0,
+            due: None,
+            tries: 0,
+            answered: 0,
+            reason: String::new(),
+            denied: false,
+            hurried: false,
+            ..self
+        }
+    }
+
+    /// The first record it is made of, to tell which of two came first.
+    pub(super) fn first(&self) -> Option<Position> {
+        self.finished.iter().map(|(position, _)| *position).min()
+    }
+
     /// Whether something has to be written down before it is settled.
     pub(super) fn has_letters(&self) -> bool {
         !self.letters.is_empty() || self.replayed.is_some()
@@ -204,13 +245,16 @@ impl Journey {
     /// Goes on until all is accounted for, or until it should wait (`due`) and make room for others meanwhile.
     pub(super) async fn fly(mut self, route: Route<'_>) -> Self {
         if let Some(due) = self.due.take() {
-            sleep_until(due).await;
+            tokio::select! {
+                () = route.ends.release.cancelled() => return self,
+                () = sleep_until(due) => {}
+            }
         }
         while let Some(piece) = self.pieces.pop() {
             let answer = self.attempt(&piece.parts, route).await;
             if let Answer::Later { keeps_place } = answer {
                 self.pieces.push(piece);
-                if !keeps_place {
+                if !keeps_place || route.ends.release.is_cancelled() {
                     break;
                 }
                 continue;
@@ -372,11 +416,20 @@ impl Journey {
             parts: piece.iter().map(|(_, batch)| batch.clone()).collect(),
         };
         let passing = breaker.pass_after(if self.tries == 0 { Duration::ZERO } else { PATIENCE });
+        // Released while it waits for a destination that fails: whoever comes next tries.
+        let passing = async {
+            tokio::select! {
+                biased;
+                pass = passing => Some(pass),
+                () = route.ends.release.cancelled() => None,
+            }
+        };
         let Some(pass) = before(policy.retry.elapsed_max.and_then(|limit| started.checked_add(limit)), passing).await else {
             let reason = "the destination has failed all this time";
             error!(exporter = %destination.id, items = items, %signal, reason, "gave up after max_elapsed_time: dropped");
             return Answer::Settled(Some(DropReason::Expired), items, reason.to_owned());
         };
+        let Some(pass) = pass else { return Answer::Later { keeps_place: false } };
         if self.tries == 0 {
             self.answered = breaker.answered();
         }
@@ -385,12 +438,23 @@ impl Journey {
             piece.iter().filter_map(|(place, _)| self.finished.get(*place)).map(|(position, _)| *position).collect();
         let export = async { destination.exporter.export_from(&route.live.pipeline, &positions, request).await };
         let attempt = caught_async(export.instrument(span.clone()));
-        let ended = match policy.timeout {
-            Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
-                let reason = format!("no answer within {limit:?}");
-                Ok(Outcome::Retry { reason, after: None, cause: RetryCause::Timeout })
-            }),
-            None => attempt.await,
+        let answered = async {
+            match policy.timeout {
+                Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
+                    let reason = format!("no answer within {limit:?}");
+                    Ok(Outcome::Retry { reason, after: None, cause: RetryCause::Timeout })
+                }),
+                None => attempt.await,
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = answered => ended,
+            // Released, and the bound on what is under way is over: the attempt is broken off, and what it carried is handed over.
+            () = route.ends.abort.cancelled() => {
+                drop(pass);
+                return Answer::Later { keeps_place: false };
+            }
         };
         let outcome = match ended {
             Ok(outcome) => outcome,
@@ -455,7 +519,10 @@ impl Journey {
             self.due = Some(due);
         } else if !*breaker.watch().borrow() {
             // Otherwise it waits for leave to probe, or until someone else finds that the destination works.
-            sleep_until(due).await;
+            tokio::select! {
+                () = route.ends.release.cancelled() => {}
+                () = sleep_until(due) => {}
+            }
         }
         Answer::Later { keeps_place }
     }

@@ -6,12 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::{
     component::{Applied, AppliedTo, Snapshot, Stateful},
-    journal::{Marks, StateError, StateFile, TopicId},
+    journal::{Marks, StateError, StateFile, TopicId, TopicNames},
     runtime::{Shutdown, blocking},
     signal::ComponentId,
 };
@@ -31,9 +32,8 @@ pub struct Remembering {
     id: ComponentId,
     state: Arc<dyn Stateful>,
     file: StateFile,
-    /// By [`TopicId`].
-    topics: Arc<[String]>,
-    readers: Vec<Reader>,
+    topics: Arc<TopicNames>,
+    readers: Readers,
     is_pressed: IsPressed,
     /// Whether it changes without records, by flushing.
     flushes: bool,
@@ -41,7 +41,12 @@ pub struct Remembering {
     is_told: bool,
 }
 
+/// The consumers that feed one that remembers.
+#[derive(Clone, Default)]
+pub struct Readers(Arc<Mutex<Vec<Reader>>>);
+
 struct Reader {
+    pipeline: Arc<str>,
     marks: Marks,
     /// Where each shard ended at the start: what lies below was acknowledged before.
     ends: Vec<u64>,
@@ -53,7 +58,7 @@ impl Remembering {
         id: ComponentId,
         state: Arc<dyn Stateful>,
         file: StateFile,
-        topics: Arc<[String]>,
+        topics: Arc<TopicNames>,
         is_pressed: IsPressed,
         flushes: bool,
     ) -> Self {
@@ -64,7 +69,7 @@ impl Remembering {
             Ok(None) => is_told = false,
             Ok(Some(bytes)) => {
                 let restored =
-                    decode(&bytes, &topics).map(|snapshot| state.restore(&snapshot).map_err(|error| error.to_string()));
+                    decode(&bytes, &topics.all()).map(|snapshot| state.restore(&snapshot).map_err(|error| error.to_string()));
                 if let Err(reason) = restored.unwrap_or_else(|| Err("it has no whole position".to_owned())) {
                     warn!(component = %id, reason, "what it remembered cannot be used: {anew}");
                 }
@@ -74,34 +79,34 @@ impl Remembering {
                 warn!(component = %id, %error, "what it remembered {what}: {anew}");
             }
         }
-        Self { id, state, file, topics, readers: Vec::new(), is_pressed, flushes, is_told }
+        Self { id, state, file, topics, readers: Readers::default(), is_pressed, flushes, is_told }
     }
 
-    /// A consumer that feeds it.
-    pub fn reader(&mut self, marks: Marks) {
-        let ends = marks.ends();
+    /// A consumer that feeds it from the start on.
+    pub fn reader(&mut self, pipeline: Arc<str>, marks: Marks) {
         if !self.is_told && marks.take().iter().any(|mark| mark.committed > 0) {
             self.is_told = true;
             let file = self.file.path().display();
             warn!(component = %self.id, %file, "what it remembered is not there: its numbers begin anew, with a new start time");
         }
-        self.readers.push(Reader { marks, ends });
+        self.readers.add(pipeline, marks);
     }
 
-    fn has_caught_up(&self) -> bool {
-        self.readers.iter().all(|reader| reader.marks.take().iter().zip(&reader.ends).all(|(mark, end)| mark.committed >= *end))
+    /// Those who feed it, to be changed while it runs.
+    pub fn readers(&self) -> Readers {
+        self.readers.clone()
     }
 
     /// Saves until `stop`, which is fired once nothing is read any more, then once more.
     pub async fn run(self, stop: Shutdown) {
         let started = Instant::now();
-        while !self.has_caught_up() {
+        while !self.readers.have_caught_up() {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = sleep(Duration::from_millis(5)) => {}
             }
         }
-        if self.has_caught_up() {
+        if self.readers.have_caught_up() {
             self.state.replaying(false);
             let seconds = started.elapsed().as_secs_f64();
             if seconds > 0.1 {
@@ -109,7 +114,7 @@ impl Remembering {
             }
         }
         // At once: after the next crash there is less to go through again.
-        let mut saved: Option<Applied> = if self.has_caught_up() { self.save() } else { None };
+        let mut saved: Option<Applied> = if self.readers.have_caught_up() { self.save() } else { None };
         let (mut last, mut took) = (Instant::now(), Duration::ZERO);
         while !stop.is_cancelled() {
             tokio::select! {
@@ -132,10 +137,12 @@ impl Remembering {
 
     /// Returns what the saved state covers.
     fn save(&self) -> Option<Applied> {
-        let marks: Vec<_> = self.readers.iter().map(|reader| (reader, reader.marks.take())).collect();
+        // Held until the places are said: who leaves meanwhile would leave with an older one.
+        let readers = self.readers.0.lock();
+        let marks: Vec<_> = readers.iter().map(|reader| (reader, reader.marks.take())).collect();
         let written = blocking(|| {
             let snapshot = self.state.snapshot();
-            self.file.write(&encode(&snapshot, &self.topics)).map(|()| snapshot.applied)
+            self.file.write(&encode(&snapshot, &self.topics.all())).map(|()| snapshot.applied)
         });
         match written {
             Ok(applied) => {
@@ -149,6 +156,23 @@ impl Remembering {
                 None
             }
         }
+    }
+}
+
+impl Readers {
+    pub fn add(&self, pipeline: Arc<str>, marks: Marks) {
+        let ends = marks.ends();
+        self.0.lock().push(Reader { pipeline, marks, ends });
+    }
+
+    /// Before the consumer leaves its places.
+    pub fn remove(&self, pipeline: &str) {
+        self.0.lock().retain(|reader| &*reader.pipeline != pipeline);
+    }
+
+    fn have_caught_up(&self) -> bool {
+        let readers = self.0.lock();
+        readers.iter().all(|reader| reader.marks.take().iter().zip(&reader.ends).all(|(mark, end)| mark.committed >= *end))
     }
 }
 

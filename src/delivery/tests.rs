@@ -77,7 +77,8 @@ struct Rig {
     live: Arc<Live>,
     drain: Shutdown,
     abort: Shutdown,
-    task: JoinHandle<u64>,
+    release: Shutdown,
+    task: JoinHandle<Left>,
 }
 
 fn policy() -> Policy {
@@ -108,7 +109,7 @@ fn rig_with(exporter: Scripted, policy: Policy, splits_by_context: bool, chain: 
         exporter: exporter.clone(),
         breakers: Default::default(),
         metrics: telemetry.exporter("test"),
-        dead_letters: Arc::new(DeadLetters::in_memory(Arc::new([]), &telemetry)),
+        dead_letters: Arc::new(DeadLetters::in_memory(Arc::default(), &telemetry)),
         health: Arc::new(Health::default()),
         splits_by_context,
         clock: Clock::new(|| UnixNanos(1_000_000_000)),
@@ -124,12 +125,12 @@ fn rig_with(exporter: Scripted, policy: Policy, splits_by_context: bool, chain: 
         signal: Signal::Traces,
         cursor,
         chain: Arc::new(chain),
-        depth: 0,
         replays: None,
     };
-    let (drain, abort) = (Shutdown::new(), Shutdown::new());
-    let task = tokio::spawn(run(consumer, destination.clone(), policy, drain.clone(), abort.clone()));
-    Rig { topic, exporter, destination, accounts, live, drain, abort, task }
+    let (drain, abort, release) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+    let ends = Ends { drain: drain.clone(), abort: abort.clone(), release: release.clone() };
+    let task = tokio::spawn(run(consumer, destination.clone(), policy, Carried::default(), ends));
+    Rig { topic, exporter, destination, accounts, live, drain, abort, release, task }
 }
 
 /// A traces request of so many spans.
@@ -162,7 +163,7 @@ impl Rig {
     /// Lets the driver finish; returns the items it gave up, and the requests that were made.
     async fn finish(self) -> (u64, Vec<Request>, crate::journal::Books) {
         self.drain.cancel();
-        let given_up = self.task.await.unwrap();
+        let given_up = self.task.await.unwrap().items;
         let books = self.accounts.books();
         assert!(books.balance(), "{books:?}");
         let requests = self.exporter.requests.lock().clone();
@@ -823,4 +824,97 @@ fn backoff_grows_to_its_bound_and_jitters() {
     assert_eq!(policy.backoff(1000, 0.5), Duration::from_secs(30));
     assert_eq!(policy.backoff(1, 0.0), Duration::from_millis(500));
     assert_eq!(policy.backoff(1, 1.0), Duration::from_millis(1500));
+}
+
+/// Another driver in the place of one that was released.
+#[expect(clippy::disallowed_methods, reason = "the rig owns the task and awaits it")]
+fn take_over(rig: &Rig, left: Left, exporter: Scripted, splits_by_context: bool) -> (Arc<Scripted>, Shutdown, JoinHandle<Left>) {
+    let exporter = Arc::new(exporter);
+    let before = &rig.destination;
+    let destination = Destination {
+        id: before.id.clone(),
+        exporter: exporter.clone(),
+        breakers: Default::default(),
+        metrics: before.metrics.clone(),
+        dead_letters: before.dead_letters.clone(),
+        health: before.health.clone(),
+        splits_by_context,
+        clock: before.clock.clone(),
+        taps: before.taps.clone(),
+    };
+    let ends = Ends::default();
+    let drain = ends.drain.clone();
+    let task = tokio::spawn(run(left.consumer, Arc::new(destination), policy(), left.carried, ends));
+    (exporter, drain, task)
+}
+
+fn counted(exporter: &Scripted) -> u64 {
+    exporter.requests.lock().iter().map(|request| request.items).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_released_finishes_what_it_attempts_and_reads_no_further() {
+    let mut rig = rig(Scripted { takes: Duration::from_secs(1), ..Scripted::default() }, policy(), false);
+    rig.put(0, 3);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    rig.release.cancel();
+    rig.put(0, 4);
+    let left = (&mut rig.task).await.unwrap();
+    assert_eq!((rig.accounts.books().delivered, rig.accounts.books().held), (3, 4));
+    let (second, drain, task) = take_over(&rig, left, Scripted::default(), false);
+    drain.cancel();
+    task.await.unwrap();
+    assert_eq!((counted(&rig.exporter), counted(&second)), (3, 4), "each once");
+    assert!(rig.accounts.books().balance() && rig.accounts.books().held == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_dead_destination_is_delivered_once_by_who_takes_its_place() {
+    let dead = Scripted {
+        judge: Some(|_| Outcome::Retry { reason: "dead".to_owned(), after: None, cause: RetryCause::Passing }),
+        ..Scripted::default()
+    };
+    let mut rig = rig(dead, policy(), false);
+    for items in 1..=4 {
+        rig.put(0, items);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    rig.release.cancel();
+    let started = Instant::now();
+    let left = (&mut rig.task).await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(1), "nobody waits for a destination that fails");
+    assert_eq!(rig.accounts.books().held, 10);
+    let (second, drain, task) = take_over(&rig, left, Scripted::default(), false);
+    drain.cancel();
+    task.await.unwrap();
+    assert_eq!(counted(&second), 10);
+    assert_eq!((rig.accounts.books().delivered, rig.accounts.books().held), (10, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_does_not_end_is_broken_off_and_handed_over_split_by_context() {
+    let silent = Scripted { answers: Mutex::new([Answer::Never].into()), ..Scripted::default() };
+    let mut rig = rig(silent, Policy { timeout: None, ..policy() }, false);
+    // Three tenants in one request, because this destination does not tell them apart.
+    for tenant in ["a", "b", "a"] {
+        let metadata = vec![("tenant".into(), vec![tenant.into()])];
+        rig.put_with(0, 2, Context { metadata, ..Context::default() });
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(rig.exporter.requests.lock().len(), 1);
+    rig.release.cancel();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!rig.task.is_finished());
+    rig.abort.cancel();
+    let left = (&mut rig.task).await.unwrap();
+    let (second, drain, task) = take_over(&rig, left, Scripted::default(), true);
+    drain.cancel();
+    task.await.unwrap();
+    let tenants = |request: &Request| {
+        let mut all: Vec<_> = request.parts.iter().map(|part| part.context.metadata[0].1[0].to_string()).collect();
+        all.dedup();
+        all
+    };
+    assert!(second.requests.lock().iter().all(|request| tenants(request).len() == 1), "tenants in one request");
+    assert_eq!((counted(&second), rig.accounts.books().held), (6, 0));
 }

@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Destination, Live, Policy, Replay, consumer_name,
+    Carried, Destination, Ends, Live, Policy, Replay, consumer_name,
     journey::{Journey, Route, Shares},
 };
 use crate::{
@@ -34,6 +34,7 @@ pub(super) struct Traffic {
     live: Arc<Live>,
     /// The name of its place in the journal.
     consumer: Arc<str>,
+    ends: Ends,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
     flying_bytes: usize,
     /// Made of what was read at once, for places that are taken.
@@ -51,12 +52,13 @@ pub(super) struct Flight {
 }
 
 impl Traffic {
-    pub(super) fn new(destination: Arc<Destination>, policy: Arc<Policy>, live: Arc<Live>) -> Self {
+    pub(super) fn new(destination: Arc<Destination>, policy: Arc<Policy>, live: Arc<Live>, ends: Ends) -> Self {
         Self {
             consumer: consumer_name(&destination.id, &live.pipeline).into(),
             destination,
             policy,
             live,
+            ends,
             flying: FuturesUnordered::new(),
             flying_bytes: 0,
             waiting: VecDeque::new(),
@@ -64,6 +66,32 @@ impl Traffic {
             parked: Vec::new(),
             read: 0,
         }
+    }
+
+    /// Takes over what another left: it begins anew, by this destination's rules.
+    pub(super) fn resume(&mut self, carried: Carried) {
+        let by_context = self.destination.splits_by_context || self.policy.splits_by_context;
+        for journey in carried.journeys {
+            let journey = self.numbered(journey.anew(&self.policy, by_context));
+            self.waiting.push_back(journey);
+        }
+        self.fill();
+    }
+
+    /// Once released: what is being attempted is finished, the rest is left to whoever comes next.
+    pub(super) async fn leave(mut self, cursor: &mut Cursor) -> Carried {
+        let mut left: Vec<Journey> = Vec::new();
+        while let Some(Flight { journey, .. }) = self.flying.next().await {
+            if journey.is_done() {
+                settle(&journey, &self.live, cursor);
+            } else {
+                left.push(journey);
+            }
+        }
+        left.append(&mut self.parked);
+        left.extend(self.waiting);
+        left.sort_by_key(Journey::first);
+        Carried { journeys: left, ..Carried::default() }
     }
 
     /// Nothing is under way but what failed before.
@@ -128,8 +156,8 @@ impl Traffic {
 
     /// What is known of a record before it is refused.
     pub(super) fn note(&self, position: Position) -> Note {
-        let Self { destination, policy, live, consumer, .. } = self;
-        Route { destination, policy, live, consumer }.note(position)
+        let Self { destination, policy, live, consumer, ends, .. } = self;
+        Route { destination, policy, live, consumer, ends }.note(position)
     }
 
     fn fill(&mut self) {
@@ -146,9 +174,9 @@ impl Traffic {
             self.live.returns(journey.number);
         }
         let (destination, policy) = (self.destination.clone(), self.policy.clone());
-        let (live, consumer) = (self.live.clone(), self.consumer.clone());
+        let (live, consumer, ends) = (self.live.clone(), self.consumer.clone(), self.ends.clone());
         let flight = async move {
-            let route = Route { destination: &destination, policy: &policy, live: &live, consumer: &consumer };
+            let route = Route { destination: &destination, policy: &policy, live: &live, consumer: &consumer, ends: &ends };
             Flight { journey: journey.fly(route).await, returning }
         };
         self.flying.push(flight.boxed());
@@ -204,8 +232,8 @@ impl Traffic {
 
     /// Gives up the parked request with the most tries, of those that began before so many records were read.
     fn make_room(&mut self, read_before: Option<u64>, cursor: &mut Cursor) {
-        let Self { destination, policy, live, consumer, parked, .. } = self;
-        let route = Route { destination, policy, live, consumer };
+        let Self { destination, policy, live, consumer, ends, parked, .. } = self;
+        let route = Route { destination, policy, live, consumer, ends };
         let may_go = |journey: &Journey| journey.may_be_given_up(route) && read_before.is_none_or(|before| journey.read < before);
         let worst = parked.iter().enumerate().filter(|(_, journey)| may_go(journey)).max_by_key(|(_, journey)| journey.tries());
         let Some((at, _)) = worst else { return };

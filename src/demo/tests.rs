@@ -171,7 +171,7 @@ fn args(endpoint: String) -> DemoArgs {
 async fn ran() -> Ran {
     let backend = Arc::new(Backend::default());
     let settings = HttpServerSettings { endpoint: "127.0.0.1:0".to_owned(), ..HttpServerSettings::default() };
-    let bound = Bound::bind(&settings, "test").await.unwrap();
+    let bound = Bound::bind(&settings, "test", &crate::runtime::Sockets::default()).await.unwrap();
     let endpoint = bound.addresses()[0].to_string();
     let shutdown = Shutdown::new();
     let mut tasks = JoinSet::new();
@@ -260,7 +260,7 @@ async fn one_seed_sends_one_set_of_spans() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn says_what_was_lost_where_nobody_listens() {
     let settings = HttpServerSettings { endpoint: "127.0.0.1:0".to_owned(), ..HttpServerSettings::default() };
-    let bound = Bound::bind(&settings, "test").await.unwrap();
+    let bound = Bound::bind(&settings, "test", &crate::runtime::Sockets::default()).await.unwrap();
     let endpoint = bound.addresses()[0].to_string();
     drop(bound);
     let mut said = Vec::new();

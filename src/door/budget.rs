@@ -4,7 +4,15 @@
 //! Out:  [`Ticket`]s, which live as long as the bytes they stand for, through every consumer that holds them.
 //! Full: a request waits up to 100 ms for room, then is refused with a hint when to come again.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{sync::Semaphore, time::timeout};
@@ -21,34 +29,62 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub struct Budget {
     room: Semaphore,
-    bytes: usize,
+    bytes: AtomicUsize,
+    /// What was given away before the budget became smaller, and is not to be given away again.
+    owed: AtomicUsize,
 }
 
 impl Budget {
     pub fn new(bytes: usize) -> Arc<Self> {
         let bytes = bytes.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { room: Semaphore::new(bytes), bytes })
+        Arc::new(Self { room: Semaphore::new(bytes), bytes: AtomicUsize::new(bytes), owed: AtomicUsize::new(0) })
+    }
+
+    /// Makes it larger or smaller from now on. One caller at a time.
+    pub fn resize(&self, bytes: usize) {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        if let Some(more) = bytes.checked_sub(before) {
+            self.give_back(more);
+        } else {
+            let less = before - bytes;
+            let gone = self.room.forget_permits(less);
+            self.owed.fetch_add(less - gone, Ordering::Relaxed);
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let owed = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(bytes)));
+        let left = bytes - owed.unwrap_or(0).min(bytes);
+        if left > 0 {
+            self.room.add_permits(left);
+        }
     }
 
     /// What the file's `memory_limiter`s wish for (the smallest counts), or a quarter of the memory there is.
     pub fn of_wishes(wishes: &[BudgetWish]) -> Arc<Self> {
+        Self::new(Self::wished(wishes))
+    }
+
+    /// The bytes that [`Budget::of_wishes`] gives.
+    pub fn wished(wishes: &[BudgetWish]) -> usize {
         let memory = memory_bytes();
         let wished = wishes.iter().map(|wish| match wish {
             BudgetWish::Mib { limit } => limit.saturating_mul(MIB),
             BudgetWish::Percentage { limit } => (memory as f64 * limit.clamp(0.0, 100.0) / 100.0) as u64,
         });
         let bytes = wished.min().unwrap_or((memory as f64 * SHARE) as u64);
-        Self::new(usize::try_from(bytes).unwrap_or(usize::MAX))
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// All the bytes there are to give.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes given away now.
     pub fn used(&self) -> usize {
-        self.bytes.saturating_sub(self.room.available_permits())
+        (self.bytes() + self.owed.load(Ordering::Relaxed)).saturating_sub(self.room.available_permits())
     }
 
     /// Room for `bytes`, if there is some now.
@@ -65,9 +101,9 @@ impl Budget {
     }
 
     pub(super) fn refusal(&self, bytes: usize) -> Refusal {
-        if bytes > self.bytes {
+        if bytes > self.bytes() {
             return Refusal::TooLarge {
-                message: format!("{bytes} bytes are more than the memory set aside for requests, {}", self.bytes),
+                message: format!("{bytes} bytes are more than the memory set aside for requests, {}", self.bytes()),
             };
         }
         Refusal::Full { reason: "no memory for more requests now".to_owned(), retry_after: retry_hint() }
@@ -107,7 +143,7 @@ impl Ticket {
         let more = bytes.saturating_sub(self.bytes);
         let too_much = || self.budget.refusal(bytes);
         let more32 = u32::try_from(more).map_err(|_| too_much())?;
-        if bytes > self.budget.bytes {
+        if bytes > self.budget.bytes() {
             return Err(too_much());
         }
         match timeout(ROOM_WAIT, self.budget.room.acquire_many(more32)).await {
@@ -122,7 +158,7 @@ impl Ticket {
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less > 0 {
-            self.budget.room.add_permits(less);
+            self.budget.give_back(less);
             self.bytes -= less;
         }
     }
@@ -141,7 +177,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.room.add_permits(self.bytes);
+            self.budget.give_back(self.bytes);
         }
     }
 }

@@ -20,7 +20,7 @@ pub trait Inlet: Send + Sync {
     /// Where room for a body is asked for before it is read into memory.
     fn budget(&self) -> &Arc<Budget>;
     /// Which parts of a request's context have to be handed over.
-    fn needs(&self) -> &ContextNeeds;
+    fn needs(&self) -> Arc<ContextNeeds>;
 }
 
 /// One request body on its way in.

@@ -17,6 +17,7 @@ mod tests;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
@@ -43,24 +44,30 @@ pub trait Append: Send + Sync {
     fn append(&self, record: NewRecord) -> Step<'static, Result<Pace, Refusal>>;
 }
 
-/// What a door has to know of its receiver and of the pipelines behind it.
+/// What a door has to know of its receiver.
 pub struct Settings {
     /// The receiver.
     pub id: ComponentId,
     pub source: SourceId,
+    pub limits: ScanLimits,
+}
+
+/// What lies behind a door: the pipelines, which may change while it is open.
+#[derive(Clone)]
+pub struct Behind {
     /// Which signals some pipeline takes from this receiver, by [`Signal::ordinal`].
     pub takes: [bool; 3],
     /// What the components behind it read of a request's context.
-    pub needs: ContextNeeds,
+    pub needs: Arc<ContextNeeds>,
     /// Whether some consumer of traces reads [`SpanIndex`].
     pub wants_index: bool,
-    pub limits: ScanLimits,
+    pub append: Arc<dyn Append>,
 }
 
 /// The door of one receiver.
 pub struct Door {
     settings: Settings,
-    append: Arc<dyn Append>,
+    behind: ArcSwap<Behind>,
     budget: Arc<Budget>,
     clock: Clock,
     telemetry: Telemetry,
@@ -112,13 +119,19 @@ impl Counters {
     }
 }
 
+impl Behind {
+    fn takes(&self, signal: Signal) -> bool {
+        self.takes.get(signal.ordinal()).copied().unwrap_or(false)
+    }
+}
+
 impl Door {
-    pub fn new(settings: Settings, append: Arc<dyn Append>, budget: Arc<Budget>, clock: Clock, telemetry: &Telemetry) -> Self {
+    pub fn new(settings: Settings, behind: Behind, budget: Arc<Budget>, clock: Clock, telemetry: &Telemetry) -> Self {
         let counters =
             ["grpc", "http"].map(|transport| Arc::new(Counters::new(telemetry, settings.id.as_str(), transport))).into();
         Self {
             settings,
-            append,
+            behind: ArcSwap::from_pointee(behind),
             budget,
             clock,
             telemetry: telemetry.clone(),
@@ -151,6 +164,16 @@ impl Door {
         })
     }
 
+    /// Other pipelines lie behind it from now on. Requests on their way in may still go to those of before.
+    pub fn lead_to(&self, behind: Behind) {
+        self.behind.store(Arc::new(behind));
+    }
+
+    /// What lies behind it now.
+    pub fn behind(&self) -> Arc<Behind> {
+        self.behind.load_full()
+    }
+
     fn other_counters(&self, transport: &'static str) -> Arc<Counters> {
         let mut others = self.others.lock();
         if let Some(known) = others.iter().find(|counters| counters.transport == transport) {
@@ -162,9 +185,9 @@ impl Door {
     }
 
     /// Everything up to the append. `None`: there is nothing to append.
-    fn prepare(&self, arrival: Arrival, items_seen: &mut u64) -> Result<Prepared, Refusal> {
+    fn prepare(&self, behind: &Behind, arrival: Arrival, items_seen: &mut u64) -> Result<Prepared, Refusal> {
         let Arrival { signal, payload, context, transport, peer, ticket, strict_utf8 } = arrival;
-        if !self.takes(signal) {
+        if !behind.takes(signal) {
             let message = format!("no pipeline takes {signal} from the receiver `{}`", self.settings.id);
             return Err(Refusal::NotTaken { message });
         }
@@ -172,7 +195,7 @@ impl Door {
             Some(ticket) => ticket,
             None => self.budget.try_take(payload.len()).ok_or_else(|| self.budget.refusal(payload.len()))?,
         };
-        let mut index = (self.settings.wants_index && signal == Signal::Traces).then(SpanIndex::default);
+        let mut index = (behind.wants_index && signal == Signal::Traces).then(SpanIndex::default);
         let found = heavy(payload.len(), || scan(signal, &payload, &self.settings.limits, index.as_mut()))
             .map_err(|error| Refusal::Malformed { message: error.to_string() })?;
         *items_seen = found.items;
@@ -244,7 +267,8 @@ impl Door {
             &other
         };
         let mut items_seen = 0;
-        let prepared = match self.prepare(arrival, &mut items_seen) {
+        let behind = self.behind.load();
+        let prepared = match self.prepare(&behind, arrival, &mut items_seen) {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 counters.refused(signal, items_seen, &refusal);
@@ -262,7 +286,7 @@ impl Door {
         }
         let seen = self.seen(At::Ingest, || batch.clone(), peer, transport);
         let record = NewRecord { source: self.settings.source, received: self.clock.now(), batch, derived_from: None };
-        match self.append.append(record) {
+        match behind.append.append(record) {
             Step::Ready(Ok(pace)) => {
                 Self::finish(counters, signal, items, bytes, rejected);
                 self.show(seen);
@@ -352,7 +376,7 @@ impl Found {
 
 impl Inlet for Door {
     fn takes(&self, signal: Signal) -> bool {
-        self.settings.takes.get(signal.ordinal()).copied().unwrap_or(false)
+        self.behind.load().takes(signal)
     }
 
     fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
@@ -380,8 +404,8 @@ impl Inlet for Door {
         &self.budget
     }
 
-    fn needs(&self) -> &ContextNeeds {
-        &self.settings.needs
+    fn needs(&self) -> Arc<ContextNeeds> {
+        self.behind.load().needs.clone()
     }
 }
 

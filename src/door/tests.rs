@@ -40,16 +40,10 @@ fn arrival(payload: Vec<u8>) -> Arrival {
 
 #[tokio::test]
 async fn taps_see_what_is_taken_and_what_is_refused_and_why() {
-    let settings = Settings {
-        id: ComponentId::parse("otlp/eu").unwrap(),
-        source: SourceId(0),
-        takes: [true; 3],
-        needs: ContextNeeds::default(),
-        wants_index: false,
-        limits: ScanLimits::default(),
-    };
+    let settings = Settings { id: ComponentId::parse("otlp/eu").unwrap(), source: SourceId(0), limits: ScanLimits::default() };
+    let behind = Behind { takes: [true; 3], needs: Arc::default(), wants_index: false, append: Arc::new(OneSpan) };
     let taps = Taps::default();
-    let door = Door::new(settings, Arc::new(OneSpan), Budget::new(1 << 20), Clock::new(|| UnixNanos(5)), &Telemetry::default())
+    let door = Door::new(settings, behind, Budget::new(1 << 20), Clock::new(|| UnixNanos(5)), &Telemetry::default())
         .watched(taps.clone());
     let tap = taps.open(&Ask { at: At::ALL.to_vec(), lines_max: Some(5), ..Ask::default() }).unwrap();
     for spans in 1..4 {

@@ -54,6 +54,9 @@ pub const DEAD_LETTERS_BYTES: &str = "weir_dead_letters_bytes";
 pub const DEAD_LETTERS_WAITING: &str = "weir_dead_letters_waiting";
 pub const DEAD_LETTERS_DROPPED: &str = "weir_dead_letters_dropped";
 pub const DEAD_LETTERS_REPLAYED: &str = "weir_dead_letters_replayed";
+pub const CONFIG_RELOADS: &str = "weir_config_reloads";
+pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "weir_config_last_reload_successful";
+pub const CONFIG_LAST_RELOAD_SUCCESS_TIME: &str = "weir_config_last_reload_success_timestamp_seconds";
 pub const OWN_EXPORTS_FAILED: &str = "weir_own_exports_failed";
 pub const LOG_LINES_SUPPRESSED: &str = "weir_log_lines_suppressed";
 

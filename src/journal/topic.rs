@@ -149,6 +149,11 @@ impl TopicNames {
         self.0.read().clone()
     }
 
+    /// Nothing where there is none of this number.
+    pub fn name(&self, id: TopicId) -> String {
+        self.0.read().get(usize::from(id.0)).cloned().unwrap_or_default()
+    }
+
     /// Its number; a new one where it has none.
     pub fn number(&self, name: &str) -> TopicId {
         let mut names = self.0.write();

@@ -1,33 +1,31 @@
-//! A plan → topics, cursors and built components, ready to be started.
+//! A plan → built components, each with its definition, ready to be connected and started.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tracing::warn;
 
 use super::{
     Board,
-    file::{Declared, File},
-    plan::{Plan, PlannedConsumer, Role, TopicKind},
+    definition::{Definition, Definitions, Describing, Part},
+    file::{Declared, File, PipelineEntry},
+    plan::{Plan, PlannedConsumer, Role},
 };
 use crate::{
     component::delivery::{self, BatchWish},
     component::{
-        BuildContext, BuiltConnector, BuiltProcessor, ConnectorUse, Exporter, Extension, Extensions, Notes, ReadyConnector,
-        ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Stateful, Tables, Unbuilt,
+        BuildContext, BuiltConnector, BuiltProcessor, ConnectorUse, Exporter, Extension, Extensions, Notes, Processor,
+        ReadyConnector, ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Tables, Unbuilt,
     },
     config::{Diagnostic, Diagnostics, Level, Origin},
-    delivery::{Chain, Consumer, DeadLetters, Destination, Live, Policy, Remembering, Replayer, SharedConnector, Stage},
     door::Budget,
-    internal_telemetry::{self, Samples, Telemetry},
-    journal::{
-        Accounts, Cursor, Directory, DirectoryError, DiskShard, DropReason, Lag, MemoryShard, OnOverflow, Persistence, Shard,
-        SourceId, Sources, Subscriber, Topic, TopicId, Waker,
-    },
-    runtime::{BuildError, Clock, Health, both},
+    internal_telemetry::Telemetry,
+    journal::DirectoryError,
+    runtime::{BuildError, Clock, Health, Sockets, both},
     signal::{ComponentId, ContextNeeds, Signal},
-    tap::{At, Seen, Taps},
+    tap::Taps,
 };
 
 /// A component could not be built or started.
@@ -72,17 +70,37 @@ fn component<'f>(file: &'f File, kind: &str, id: &ComponentId) -> Option<&'f Dec
     declared(list, id)
 }
 
-/// What the parts are built with.
+/// What the parts are built with: one a process. Cloning shares it.
+#[derive(Clone)]
 pub struct Surroundings {
     pub telemetry: Telemetry,
     pub health: Arc<Health>,
     pub clock: Clock,
-    /// `journal::max_lag`, where written.
-    pub lag_bytes: Option<u64>,
+    pub sockets: Arc<Sockets>,
+    /// The extensions that run: a configuration that has one of them unchanged refers to what runs.
+    pub extensions: Arc<Mutex<Vec<BuiltExtension>>>,
+    /// Whether something runs already.
+    pub is_running: Arc<AtomicBool>,
     /// Who looks at what passes.
     pub taps: Taps,
     /// Where consumers and topics can be looked at.
     pub board: Board,
+}
+
+impl Surroundings {
+    /// Of a process in which nothing runs yet.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            telemetry: Telemetry::default(),
+            health: Arc::default(),
+            clock,
+            sockets: Arc::default(),
+            extensions: Arc::default(),
+            is_running: Arc::default(),
+            taps: Taps::default(),
+            board: Board::default(),
+        }
+    }
 }
 
 /// Why a plan that was built cannot be connected to its journal.
@@ -113,55 +131,43 @@ pub struct Read {
 
 /// The running halves of everything a plan uses, not connected to anything.
 pub struct Built {
-    needs: ContextNeeds,
-    wants_index: bool,
-    budget: Arc<Budget>,
-    extensions: Arc<Extensions>,
-    /// One a pipeline.
-    processors: BTreeMap<(String, ComponentId), BuiltProcessor>,
-    exporters: Vec<BuiltExporter>,
-    connectors: Vec<(ComponentId, BuiltConnector)>,
-    receivers: Vec<(ComponentId, Box<dyn Receiver>)>,
-}
-
-struct BuiltExporter {
-    id: ComponentId,
-    exporter: Arc<dyn Exporter>,
-    delivery: delivery::Settings,
-    splits_by_context: bool,
-}
-
-/// A receiver with the topics it feeds.
-pub struct Entry {
-    pub id: ComponentId,
-    pub source: SourceId,
-    pub receiver: Box<dyn Receiver>,
-    /// Indexed by signal; `None` where no pipeline takes the signal from it.
-    pub topics: [Option<Arc<Topic>>; 3],
-}
-
-/// Everything of a configuration, built and connected, nothing started.
-pub struct Graph {
-    pub extensions: Arc<Extensions>,
-    pub entries: Vec<Entry>,
-    pub exporters: Vec<Arc<Destination>>,
-    pub exporter_consumers: Vec<(Consumer, Arc<Destination>, Policy)>,
-    pub connector_consumers: Vec<(Consumer, Arc<SharedConnector>)>,
-    /// With the depth of each.
-    pub connectors: Vec<(usize, Arc<SharedConnector>)>,
+    pub plan: Plan,
+    pub definitions: Definitions,
     pub needs: ContextNeeds,
     /// Whether some consumer reads the index of spans.
     pub wants_index: bool,
     /// What the door may hold.
-    pub budget: Arc<Budget>,
-    /// (pipeline, component, signal) and its accounts.
-    pub accounts: Vec<(Arc<str>, ComponentId, Signal, Accounts)>,
-    /// What is to be kept of the states of components.
-    pub remembering: Vec<Remembering>,
-    /// `None` in memory mode.
-    pub replayer: Option<Replayer>,
-    /// `None` in memory mode.
-    pub journal: Option<Arc<OpenJournal>>,
+    pub budget_bytes: usize,
+    /// `journal::max_lag`, where written.
+    pub lag_bytes: Option<u64>,
+    pub extensions: Vec<BuiltExtension>,
+    /// By pipeline.
+    pub chains: BTreeMap<String, BuiltChain>,
+    pub exporters: Vec<BuiltExporter>,
+    pub connectors: Vec<(ComponentId, BuiltConnector)>,
+    pub receivers: Vec<(ComponentId, Box<dyn Receiver>)>,
+}
+
+#[derive(Clone)]
+pub struct BuiltExtension {
+    pub id: ComponentId,
+    pub definition: Definition,
+    pub extension: Arc<dyn Extension>,
+}
+
+pub struct BuiltExporter {
+    pub id: ComponentId,
+    pub exporter: Arc<dyn Exporter>,
+    pub delivery: delivery::Settings,
+    pub splits_by_context: bool,
+}
+
+/// The processors of a pipeline, in order.
+pub struct BuiltChain {
+    pub definition: Definition,
+    pub stages: Vec<(ComponentId, Arc<dyn Processor>)>,
+    /// What a `batch` among them asks of the readers.
+    pub batching: Option<BatchWish>,
 }
 
 fn declared<'f>(list: &'f [Declared], id: &ComponentId) -> Option<&'f Declared> {
@@ -259,6 +265,7 @@ impl Read {
     /// comes back then.
     pub fn build(mut self, file: &File, plan: &Plan, around: &Surroundings, found: &mut Diagnostics) -> Option<Built> {
         let needs = self.needs();
+        let described = described(file, plan);
         let wants_index = self.connectors.values().any(|ready| ready.wants_index);
         let notes = Notes::default();
         let context = |id: &ComponentId, extensions: &Arc<Extensions>| BuildContext {
@@ -268,6 +275,8 @@ impl Read {
             extensions: extensions.clone(),
             clock: around.clock.clone(),
             notes: notes.clone(),
+            sockets: around.sockets.clone(),
+            is_reload: around.is_running.load(Ordering::Relaxed),
         };
         let mut complaints = Complaints { file, unsound: std::mem::take(&mut self.unsound), notes: notes.clone(), found };
         let mut whole = complaints.unsound.is_empty() && self.missing.is_empty();
@@ -275,12 +284,24 @@ impl Read {
         // Extensions first, in their order: an authenticator may be asked for by whatever comes after it.
         let missing = self.missing.iter().map(|id| (id.clone(), Arc::new(Unbuilt) as Arc<dyn Extension>));
         let mut extensions = Arc::new(Extensions(missing.collect()));
+        let mut built_extensions = Vec::new();
         for (id, ready) in std::mem::take(&mut self.extensions) {
+            // Built also where it runs already: what is wrong with it by now is told all the same.
             let built = complaints.take("extensions", &id, (ready.build)(context(&id, &extensions)));
             whole &= built.is_some();
+            let definition = described.extensions.get(&id).copied().unwrap_or_else(|| Describing::new("").done());
+            let running = around.extensions.lock();
+            let same = running.iter().find(|running| running.id == id && running.definition == definition);
+            let extension = match (built, same) {
+                (Some(_), Some(running)) => running.extension.clone(),
+                (Some(built), None) => built,
+                (None, _) => Arc::new(Unbuilt),
+            };
+            drop(running);
             let mut known = extensions.0.clone();
-            known.push((id, built.unwrap_or_else(|| Arc::new(Unbuilt))));
+            known.push((id.clone(), extension.clone()));
             extensions = Arc::new(Extensions(known));
+            built_extensions.push(BuiltExtension { id, definition, extension });
         }
 
         let signals: BTreeMap<&str, Signal> =
@@ -329,9 +350,130 @@ impl Read {
                 None => whole = false,
             }
         }
-        let budget = Budget::of_wishes(&wishes);
-        whole.then_some(Built { needs, wants_index, budget, extensions, processors, exporters, connectors, receivers })
+        let mut chains = BTreeMap::new();
+        for pipeline in &file.pipelines {
+            let mut chain = BuiltChain { definition: described.chain(pipeline), stages: Vec::new(), batching: None };
+            for reference in &pipeline.processors {
+                match processors.remove(&(pipeline.id.clone(), reference.id.clone())) {
+                    Some(BuiltProcessor::Stage(processor)) => chain.stages.push((reference.id.clone(), processor)),
+                    Some(BuiltProcessor::Batching(wish)) => chain.batching = Some(wish),
+                    Some(BuiltProcessor::Budget(_)) | None => {}
+                }
+            }
+            chains.insert(pipeline.id.clone(), chain);
+        }
+        whole.then_some(Built {
+            plan: plan.clone(),
+            definitions: described.definitions(plan, &chains),
+            needs,
+            wants_index,
+            budget_bytes: Budget::wished(&wishes),
+            lag_bytes: file.journal.max_lag.map(|size| size.0),
+            extensions: built_extensions,
+            chains,
+            exporters,
+            connectors,
+            receivers,
+        })
     }
+}
+
+impl Built {
+    /// Whether it may be connected to a journal on disk.
+    ///
+    /// # Errors
+    /// It would write credentials.
+    pub fn fits(&self, on_disk: bool) -> Result<(), ConnectError> {
+        match self.exporters.iter().find(|built| built.splits_by_context) {
+            Some(forwarding) if on_disk && !self.needs.metadata.is_empty() => {
+                Err(ConnectError::Credentials(forwarding.id.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The definitions of what stands alone.
+struct Described {
+    extensions: BTreeMap<ComponentId, Definition>,
+    receivers: BTreeMap<ComponentId, Definition>,
+    processors: BTreeMap<ComponentId, Definition>,
+    connectors: BTreeMap<ComponentId, Definition>,
+    exporters: BTreeMap<ComponentId, Definition>,
+}
+
+fn described(file: &File, plan: &Plan) -> Described {
+    let mut extensions = BTreeMap::new();
+    // In their order: one may name those before it.
+    for reference in &file.service_extensions {
+        if let Some(declared) = declared(&file.extensions, &reference.id) {
+            let definition = Describing::new(declared.id.as_str()).settings(&declared.node, &extensions).done();
+            extensions.insert(declared.id.clone(), definition);
+        }
+    }
+    let all = |list: &[Declared]| {
+        let one = |declared: &Declared| {
+            (declared.id.clone(), Describing::new(declared.id.as_str()).settings(&declared.node, &extensions).done())
+        };
+        list.iter().map(one).collect::<BTreeMap<_, _>>()
+    };
+    let mut connectors = all(&file.connectors);
+    for planned in &plan.connectors {
+        if let Some(definition) = connectors.get_mut(&planned.id) {
+            let mut used = Describing::new(if planned.renders { "renders" } else { "" }).definition(*definition);
+            for signal in &planned.derives {
+                used = used.text(signal.as_str());
+            }
+            *definition = used.done();
+        }
+    }
+    Described {
+        receivers: all(&file.receivers),
+        processors: all(&file.processors),
+        connectors,
+        exporters: all(&file.exporters),
+        extensions,
+    }
+}
+
+impl Described {
+    fn chain(&self, pipeline: &PipelineEntry) -> Definition {
+        let known = pipeline.processors.iter().filter_map(|reference| self.processors.get(&reference.id));
+        known.fold(Describing::new("chain"), |chain, definition| chain.definition(*definition)).done()
+    }
+
+    fn definitions(&self, plan: &Plan, chains: &BTreeMap<String, BuiltChain>) -> Definitions {
+        let mut definitions = Definitions::default();
+        for (id, definition) in &self.extensions {
+            definitions.add(Part::Extension(id.clone()), *definition);
+        }
+        let mut add = |ids: Vec<&ComponentId>, known: &BTreeMap<ComponentId, Definition>, part: fn(ComponentId) -> Part| {
+            for id in ids {
+                if let Some(definition) = known.get(id) {
+                    definitions.add(part(id.clone()), *definition);
+                }
+            }
+        };
+        add(plan.receivers.iter().collect(), &self.receivers, Part::Receiver);
+        add(plan.connectors.iter().map(|planned| &planned.id).collect(), &self.connectors, Part::Connector);
+        add(plan.exporters.iter().collect(), &self.exporters, Part::Exporter);
+        for planned in &plan.consumers {
+            let known = if planned.role == Role::Exporter { &self.exporters } else { &self.connectors };
+            let (Some(own), Some(chain)) = (known.get(&planned.component), chains.get(&planned.pipeline)) else { continue };
+            let definition = consumer(planned, plan, *own, chain.definition);
+            definitions.add(Part::Consumer { pipeline: planned.pipeline.clone(), id: planned.component.clone() }, definition);
+        }
+        definitions
+    }
+}
+
+/// Which sources it takes from its topics is no part of it: that changes while it runs on.
+fn consumer(planned: &PlannedConsumer, plan: &Plan, own: Definition, chain: Definition) -> Definition {
+    let role = if planned.role == Role::Exporter { "exporter" } else { "connector" };
+    let mut topics: Vec<&str> =
+        planned.reads.iter().filter_map(|(topic, _)| plan.topics.get(*topic)).map(|topic| topic.name.as_str()).collect();
+    topics.sort_unstable();
+    topics.into_iter().fold(Describing::new(role).definition(own).definition(chain), Describing::text).done()
 }
 
 /// Where building says what is wrong.
@@ -366,371 +508,5 @@ impl Complaints<'_> {
                 None
             }
         }
-    }
-}
-
-impl Built {
-    /// Makes the topics, and connects everything to them.
-    ///
-    /// # Errors
-    /// Where the journal on disk cannot be opened, or must not be used.
-    pub fn connect(self, plan: &Plan, around: &Surroundings, persistence: Option<&Persistence>) -> Result<Graph, ConnectError> {
-        let Self { needs, wants_index, budget, extensions, mut processors, .. } = self;
-        let memory_bytes = budget.bytes() as u64;
-
-        let mut sources: Vec<ComponentId> = plan.receivers.clone();
-        sources.extend(plan.connectors.iter().map(|planned| planned.id.clone()));
-        let source = |id: &ComponentId| {
-            let at = sources.iter().position(|known| known == id).unwrap_or(usize::MAX);
-            SourceId(u16::try_from(at).unwrap_or(u16::MAX))
-        };
-        let pace = (memory_bytes / 16).min(PACE_BYTES);
-        if persistence.is_some()
-            && !needs.metadata.is_empty()
-            && let Some(forwarding) = self.exporters.iter().find(|built| built.splits_by_context)
-        {
-            return Err(ConnectError::Credentials(forwarding.id.clone()));
-        }
-        let names: Vec<String> = plan.topics.iter().map(|planned| planned.name.clone()).collect();
-        let source_names: Vec<String> = sources.iter().map(ToString::to_string).collect();
-        let topic_names: Arc<[String]> = names.into();
-        let open = |wish| Directory::open(wish, topic_names.to_vec(), &source_names, around.clock.clone()).map(Arc::new);
-        let directory = persistence.map(open).transpose()?;
-        // What remembers, once its state is read.
-        let mut remembering: Vec<(&'static str, ComponentId, Remembering)> = Vec::new();
-        let mut remember = |kind: &'static str, id: &ComponentId, state: Option<Arc<dyn Stateful>>, flushes: bool| {
-            let (Some(directory), Some(state)) = (&directory, state) else { return Ok(()) };
-            let file = directory.state(&format!("{kind}.{id}"))?;
-            let pressed = directory.clone();
-            let is_pressed = Arc::new(move || {
-                let (used, max) = pressed.usage();
-                used > max / PRESSED
-            });
-            let begun = Remembering::begin(id.clone(), state, file, topic_names.clone(), is_pressed, flushes);
-            remembering.push((kind, id.clone(), begun));
-            Ok::<_, DirectoryError>(())
-        };
-        let mut topics: Vec<Arc<Topic>> = Vec::new();
-        let mut disk_shards = Vec::new();
-        for (number, planned) in (0_u16..).zip(&plan.topics) {
-            let (id, name, room) = (TopicId(number), planned.name.clone(), Arc::new(Notify::new()));
-            let shard: Arc<dyn Shard> = match &directory {
-                None => Arc::new(MemoryShard::new(id, 0, pace, room.clone())),
-                Some(directory) => {
-                    let shard = directory.shard(id, &name, planned.signal, 0, pace, room.clone())?;
-                    disk_shards.push((name.clone(), shard.clone()));
-                    shard
-                }
-            };
-            let topic = Arc::new(Topic::of(id, name, planned.signal, room, vec![shard]));
-            around.board.topic(&topic);
-            topics.push(topic);
-        }
-
-        let dead_letters = Arc::new(match &directory {
-            None => DeadLetters::in_memory(topic_names.clone(), &around.telemetry),
-            Some(directory) => {
-                let (store, found) = directory.letters()?;
-                let cause = |cause| DirectoryError::Io { path: directory.path().display().to_string(), cause };
-                DeadLetters::on_disk(topic_names.clone(), store, found, around.clock.clone(), &around.telemetry).map_err(cause)?
-            }
-        });
-        let mut replayer = dead_letters.store().cloned().map(Replayer::new);
-        let mut exporters: Vec<Arc<Destination>> = Vec::new();
-        let mut settings = BTreeMap::new();
-        for built in self.exporters {
-            settings.insert(built.id.clone(), built.delivery);
-            remember("exporters", &built.id, built.exporter.state(), false)?;
-            exporters.push(Arc::new(Destination {
-                exporter: built.exporter,
-                breakers: Default::default(),
-                metrics: around.telemetry.exporter(built.id.as_str()),
-                dead_letters: dead_letters.clone(),
-                health: around.health.clone(),
-                splits_by_context: built.splits_by_context,
-                clock: around.clock.clone(),
-                taps: around.taps.clone(),
-                id: built.id,
-            }));
-        }
-
-        let mut connectors: Vec<(ComponentId, Arc<SharedConnector>)> = Vec::new();
-        for (id, built) in self.connectors {
-            if let Some(page) = &built.page {
-                let renders = |exporter: &&Arc<Destination>| {
-                    plan.consumers.iter().any(|consumer| consumer.component == exporter.id && consumer.renders.contains(&id))
-                };
-                for exporter in exporters.iter().filter(renders) {
-                    exporter.exporter.add_page(page.clone());
-                }
-            }
-            let kind = TopicKind::Derived(id.clone());
-            let outputs =
-                plan.topics.iter().zip(&topics).filter(|(topic, _)| topic.kind == kind).map(|(_, topic)| topic.clone()).collect();
-            let state = built.connector.state();
-            remember("connectors", &id, state.clone(), built.flush_interval.is_some())?;
-            let shared = SharedConnector {
-                connector: Mutex::new(built.connector),
-                state,
-                source: source(&id),
-                outputs,
-                dead_letters: dead_letters.clone(),
-                clock: around.clock.clone(),
-                flush_interval: built.flush_interval,
-                taps: around.taps.clone(),
-            };
-            connectors.push((id, Arc::new(shared)));
-        }
-
-        let mut graph = Graph {
-            extensions: extensions.clone(),
-            entries: Vec::new(),
-            exporters,
-            exporter_consumers: Vec::new(),
-            connector_consumers: Vec::new(),
-            connectors: connectors
-                .iter()
-                .map(|(id, shared)| {
-                    (plan.connectors.iter().find(|planned| planned.id == *id).map_or(0, |planned| planned.depth), shared.clone())
-                })
-                .collect(),
-            needs,
-            wants_index,
-            budget,
-            accounts: Vec::new(),
-            remembering: Vec::new(),
-            replayer: None,
-            journal: None,
-        };
-
-        // In memory half of the budget, over all topics, for what a consumer has not read, so that a dead backend leaves room for the others.
-        // On disk the quota bounds them all.
-        let in_memory = memory_bytes / 2 / topics.len().max(1) as u64;
-        let lag_bytes = around.lag_bytes.unwrap_or(if directory.is_some() { 0 } else { in_memory });
-        let mut chains: BTreeMap<String, (Arc<Chain>, Option<BatchWish>)> = BTreeMap::new();
-        for planned in &plan.consumers {
-            if !chains.contains_key(&planned.pipeline) {
-                let mut stages = Vec::new();
-                let mut batching = None;
-                for id in &planned.processors {
-                    match processors.remove(&(planned.pipeline.clone(), id.clone())) {
-                        Some(BuiltProcessor::Stage(processor)) => {
-                            let metrics = around.telemetry.processor(id.as_str(), planned.signal);
-                            stages.push(Stage { processor, metrics });
-                        }
-                        Some(BuiltProcessor::Batching(wish)) => batching = Some(wish),
-                        Some(BuiltProcessor::Budget(_)) | None => {}
-                    }
-                }
-                let consumers = plan.consumers.iter().filter(|consumer| consumer.pipeline == planned.pipeline).count();
-                chains.insert(planned.pipeline.clone(), (Arc::new(Chain::new(stages, consumers)), batching));
-            }
-            let Some((chain, batching)) = chains.get(&planned.pipeline) else { continue };
-            let kind = if planned.role == Role::Exporter { "exporters" } else { "connectors" };
-            let remembers = remembering.iter_mut().find(|(known, id, _)| *known == kind && *id == planned.component);
-            let mut policy = match planned.role {
-                Role::Exporter => {
-                    Policy::of(settings.get(&planned.component).unwrap_or(&delivery::Settings::default()), *batching, lag_bytes)
-                }
-                Role::Connector => {
-                    let mut policy = Policy::of(&delivery::Settings::default(), None, lag_bytes);
-                    policy.on_overflow = OnOverflow::HoldDoor;
-                    policy
-                }
-            };
-            if remembers.is_some() {
-                policy.one_by_one();
-            }
-            let bell = bell(planned, around);
-            let mut consumer =
-                subscribe(planned, &topics, &source, &policy, remembers.is_some(), bell, chain.clone(), plan.depth(planned));
-            around.board.consumer(&consumer.live);
-            if let Some(replayer) = &mut replayer {
-                let name = planned.subscriber_name().into();
-                if planned.role == Role::Exporter && remembers.is_none() {
-                    consumer.replays = Some(replayer.taker(name));
-                } else {
-                    replayer.refuser(name);
-                }
-            }
-            if let Some((_, _, remembering)) = remembers {
-                remembering.reader(consumer.cursor.marks());
-            }
-            graph.accounts.push((consumer.pipeline.clone(), consumer.id.clone(), consumer.signal, consumer.cursor.accounts()));
-            match planned.role {
-                Role::Exporter => {
-                    if let Some(destination) = graph.exporters.iter().find(|exporter| exporter.id == planned.component) {
-                        consumer.live.leads_to(destination.clone());
-                        graph.exporter_consumers.push((consumer, destination.clone(), policy));
-                    }
-                }
-                Role::Connector => {
-                    if let Some((_, shared)) = connectors.iter().find(|(id, _)| *id == planned.component) {
-                        graph.connector_consumers.push((consumer, shared.clone()));
-                    }
-                }
-            }
-        }
-
-        for (id, receiver) in self.receivers {
-            let topics = Signal::ALL.map(|signal| {
-                let fits = |planned: &&super::plan::PlannedTopic| {
-                    planned.kind == TopicKind::Ingest && planned.signal == signal && planned.sources.contains(&id)
-                };
-                let at = plan.topics.iter().position(|planned| fits(&planned))?;
-                topics.get(at).cloned()
-            });
-            graph.entries.push(Entry { source: source(&id), id, receiver, topics });
-        }
-        graph.show_books(&around.telemetry);
-        let clock = around.clock.clone();
-        around.board.show(&around.telemetry, &around.taps, move || clock.now());
-        graph.remembering = remembering.into_iter().map(|(_, _, remembering)| remembering).collect();
-        graph.replayer = replayer;
-        graph.journal = directory.map(|directory| Arc::new(OpenJournal { directory, shards: disk_shards, dead_letters }));
-        if let Some(journal) = &graph.journal {
-            journal.warn_of_strangers();
-            around.board.open_journal(journal);
-            let journal = Arc::downgrade(journal);
-            around.telemetry.on_scrape(move |samples: &mut Samples| {
-                if let Some(journal) = journal.upgrade() {
-                    let (used, max) = journal.usage();
-                    samples.journal(used, max, journal.fault().is_some());
-                }
-            });
-        }
-        Ok(graph)
-    }
-}
-
-/// The journal on disk, for as long as a graph runs.
-pub struct OpenJournal {
-    directory: Arc<Directory>,
-    /// With the names of their topics.
-    shards: Vec<(String, Arc<DiskShard>)>,
-    dead_letters: Arc<DeadLetters>,
-}
-
-impl OpenJournal {
-    fn warn_of_strangers(&self) {
-        for (topic, shard) in &self.shards {
-            for (consumer, lag) in shard.strangers() {
-                warn!(
-                    topic,
-                    consumer,
-                    records = lag.records,
-                    bytes = lag.bytes,
-                    "data is held for a consumer that this configuration does not have; it is kept until the consumer is back"
-                );
-            }
-        }
-    }
-
-    /// Writes everything down and takes nothing more. Blocks until it is done.
-    pub fn close(&self) {
-        for (_, shard) in &self.shards {
-            shard.close();
-        }
-        self.dead_letters.close();
-    }
-
-    /// Why some topic takes no data now.
-    pub fn fault(&self) -> Option<String> {
-        self.shards.iter().find_map(|(_, shard)| shard.fault())
-    }
-
-    /// Bytes that the segments take, and may take, dead letters with them.
-    pub fn usage(&self) -> (u64, u64) {
-        let (used, max) = self.directory.usage();
-        let (letters, letters_max) = self.dead_letters.store().map_or((0, 0), |store| store.usage());
-        (used + letters, max + letters_max)
-    }
-
-    /// Dead letters that are kept on disk.
-    pub fn letters(&self) -> Lag {
-        self.dead_letters.store().map_or_else(Lag::default, |store| store.held())
-    }
-
-    pub fn path(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-/// The share of the journal's room (one of so many) at which states are saved at once, so that records can be let go.
-const PRESSED: u64 = 4;
-/// Unread bytes of a moving consumer at which the door slows down.
-const PACE_BYTES: u64 = 2 << 20;
-
-fn subscribe(
-    planned: &PlannedConsumer,
-    topics: &[Arc<Topic>],
-    source: &impl Fn(&ComponentId) -> SourceId,
-    policy: &Policy,
-    is_stateful: bool,
-    waker: Arc<Waker>,
-    chain: Arc<Chain>,
-    depth: usize,
-) -> Consumer {
-    let mut places = Vec::new();
-    for (topic, sources) in &planned.reads {
-        let Some(topic) = topics.get(*topic) else { continue };
-        let subscriber = Subscriber {
-            name: planned.subscriber_name().into(),
-            sources: Sources::of(sources.iter().map(source)),
-            bound: policy.bound,
-            on_overflow: policy.on_overflow,
-            is_stateful,
-        };
-        places.extend(topic.subscribe(&subscriber, &waker));
-    }
-    let (pipeline, id, signal): (Arc<str>, _, _) = (planned.pipeline.as_str().into(), planned.component.clone(), planned.signal);
-    let cursor = Cursor::new(places, waker);
-    let live = Arc::new(Live::new(pipeline.clone(), id.clone(), signal, &cursor));
-    Consumer { pipeline, id, signal, cursor, chain, depth, replays: None, live }
-}
-
-/// Wakes a consumer, and shows to taps what it is moved over because it is too far behind.
-fn bell(planned: &PlannedConsumer, around: &Surroundings) -> Arc<Waker> {
-    let (taps, clock) = (around.taps.clone(), around.clock.clone());
-    let (pipeline, component): (Arc<str>, _) = (planned.pipeline.as_str().into(), planned.component.clone());
-    Arc::new(Waker::telling(move |record| {
-        if taps.wants(At::Dropped) {
-            let seen = Seen {
-                at: At::Dropped,
-                batch: record.batch.clone(),
-                time: clock.now(),
-                component: component.clone(),
-                pipeline: Some(pipeline.clone()),
-                peer: None,
-                transport: None,
-                reason: None,
-                message: None,
-            };
-            taps.show(seen.said(Some(DropReason::Lag.as_str()), "the consumer was further behind than it may be"));
-        }
-    }))
-}
-
-impl Graph {
-    /// The books of every consumer, on our own page.
-    fn show_books(&self, telemetry: &Telemetry) {
-        let accounts = self.accounts.clone();
-        telemetry.on_scrape(move |samples: &mut Samples| {
-            for (pipeline, id, signal, accounts) in &accounts {
-                let books = accounts.books();
-                let dropped =
-                    DropReason::ALL.map(|reason| (reason.as_str(), books.dropped.get(reason as usize).copied().unwrap_or(0)));
-                samples.books(&internal_telemetry::Books {
-                    pipeline,
-                    component: id.as_str(),
-                    signal: signal.as_str(),
-                    accepted: books.accepted,
-                    delivered: books.delivered,
-                    dropped: &dropped,
-                    held_items: books.held,
-                    held_bytes: books.held_bytes,
-                });
-            }
-        });
     }
 }

@@ -36,6 +36,8 @@ pub(super) fn build<C: ProcessorConfig>(yaml: &str, signal: Signal) -> Result<Ar
     assert!(!found.has_errors(), "{yaml}: {found:?}");
     let context = BuildContext {
         notes: crate::component::Notes::default(),
+        sockets: Arc::default(),
+        is_reload: false,
         id: ComponentId::parse("test").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::new(Health::default()),

@@ -88,6 +88,12 @@ impl Health {
         }
     }
 
+    /// A component is gone; nothing is said of it any more.
+    pub fn forget(&self, pipeline: Option<&str>, id: &ComponentId) {
+        self.parts.lock().remove(&(pipeline.map(str::to_owned), id.clone()));
+        self.changed.notify_waiters();
+    }
+
     pub fn parts(&self) -> States {
         self.parts.lock().clone()
     }

@@ -1,13 +1,15 @@
-//! What everything that runs has in common: tasks and how they end, the clock, states, and the error of a start that failed.
+//! What everything that runs has in common: tasks and how they end, the clock, states, listening sockets, and the error of a start that failed.
 
 mod fault;
 mod health;
+mod sockets;
 mod task;
 
 use std::sync::Arc;
 
 pub use fault::{BuildError, appendable, both};
 pub use health::{Health, State};
+pub use sockets::{AnySocket, Sockets};
 pub use task::{Shutdown, Step, Task, TaskError, blocking};
 
 use crate::signal::UnixNanos;

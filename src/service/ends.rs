@@ -5,6 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures_util::FutureExt;
 
 use crate::{
+    delivery::{Carried, Consumer, Left},
     journal::Accounts,
     signal::{ComponentId, Signal},
 };
@@ -22,18 +23,24 @@ pub struct Undelivered {
 pub(super) struct Done {
     pub(super) left: Undelivered,
     pub(super) panicked: bool,
+    /// For whoever takes its place; nothing of one that panicked.
+    pub(super) rest: Option<(Consumer, Carried)>,
 }
 
 /// A consumer's name with its accounts.
 pub(super) type Account = (Arc<str>, ComponentId, Signal, Accounts);
 
 /// Runs a consumer to its end. One that panics leaves what its accounts say that it held.
-pub(super) async fn to_its_end(account: Account, run: impl Future<Output = u64>) -> Done {
+pub(super) async fn to_its_end(account: Account, run: impl Future<Output = Left>) -> Done {
     let (pipeline, component, signal, accounts) = account;
     let ended = AssertUnwindSafe(run).catch_unwind().await;
-    let panicked = ended.is_err();
-    let items = ended.unwrap_or_else(|_| accounts.books().held);
-    Done { left: Undelivered { pipeline: pipeline.to_string(), component, signal, items }, panicked }
+    let undelivered = |items| Undelivered { pipeline: pipeline.to_string(), component, signal, items };
+    match ended {
+        Ok(Left { consumer, carried, items }) => {
+            Done { left: undelivered(items), panicked: false, rest: Some((consumer, carried)) }
+        }
+        Err(_) => Done { left: undelivered(accounts.books().held), panicked: true, rest: None },
+    }
 }
 
 #[cfg(test)]
@@ -69,7 +76,7 @@ mod tests {
         let run = async move {
             cursor.read(1, usize::MAX, &mut Vec::new());
             assert!(cursor.is_settled(), "a record is under way");
-            0
+            unreachable!("it panics before")
         };
         let done = to_its_end(account, run).await;
         assert_eq!((done.panicked, done.left.items), (true, 7));

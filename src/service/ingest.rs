@@ -38,9 +38,9 @@ impl Append for Ingest {
                     async move { writing.await.map(|appended| pace(&topic, appended)).map_err(|error| refuse(&error)) }.boxed(),
                 )
             }
-            // The disk has no room: it will not have any within a moment.
-            Err((error @ (AppendError::Disk { .. } | AppendError::TooLarge { .. }), _)) => Step::Ready(Err(refuse(&error))),
-            Err((_, record)) => Step::Wait(when_there_is_room(topic.clone(), record).boxed()),
+            Err((AppendError::Full { .. }, record)) => Step::Wait(when_there_is_room(topic.clone(), record).boxed()),
+            // The disk has no room, or the pipelines are gone: that will not be otherwise within a moment.
+            Err((error, _)) => Step::Ready(Err(refuse(&error))),
         }
     }
 }

@@ -1,16 +1,28 @@
-//! Starts what a configuration says, watches it, and stops it without losing what was accepted.
+//! Starts what a configuration says, watches it, changes it to another, and stops it without losing what was accepted.
 //!
-//! Start: extensions, exporters, consumers, receivers: nothing comes in before all of it can go out.
+//! Start: a change from nothing (see `change`): extensions, exporters, consumers, receivers: nothing comes in before all of it can go out.
 //! Stop:  receivers answer what they are receiving and close; connectors read to the end and flush; exporters deliver what is held, for
 //!        as long as the drain timeout leaves; what is left then is counted and said.
 
+mod change;
 mod ends;
 mod ingest;
 mod own_page;
-mod stages;
+mod owned;
+mod reading;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
+};
+use parking_lot::Mutex;
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
@@ -18,19 +30,22 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    delivery::{Consumer, connector, exporter},
-    door::{self, Door},
-    otlp::ScanLimits,
-    pipeline::{Entry, Failed, Graph, OpenJournal, Surroundings},
-    runtime::{Health, Shutdown, State, Task, blocking},
+    component::Extension,
+    delivery::{Chain, Destination, SharedConnector},
+    door::Door,
+    exposition::PageSource,
+    internal_telemetry::{self, Samples},
+    journal::{DropReason, Persistence},
+    pipeline::{Built, ConnectError, Definition, Definitions, Failed, Plan, Role, Spine, Surroundings},
+    runtime::{Shutdown, State, blocking},
     signal::ComponentId,
 };
 
 pub use ends::Undelivered;
-use ends::{Account, Done, to_its_end};
-use ingest::Ingest;
+use ends::{Account, Done};
 pub use own_page::serve_page;
-use stages::Stages;
+use owned::{Keeper, Owned, Server};
+use reading::{Key, Reading};
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -38,6 +53,16 @@ pub struct Ended {
     pub undelivered: Vec<Undelivered>,
     /// A task ended by itself, or panicked: the process must not go on with a part missing.
     pub broken: bool,
+}
+
+/// Why a configuration that was built does not run. What ran before runs on.
+#[derive(Debug, thiserror::Error)]
+pub enum Unstarted {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// What fails of all parts.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Failed(Vec<Failed>),
 }
 
 /// How long receivers may take to answer what they are receiving.
@@ -48,229 +73,297 @@ const DRAIN_ON_DISK: Duration = Duration::from_secs(2);
 const LOOK_AT_JOURNAL: Duration = Duration::from_millis(250);
 /// How long connectors that were told to give up may take to do so.
 const CONNECTORS_GRACE: Duration = Duration::from_secs(1);
+/// How long an exporter may take to finish after its last request.
+const FINISH: Duration = Duration::from_secs(1);
 
 /// Everything that runs.
 pub struct Running {
-    health: Arc<Health>,
-    stop_receivers: Shutdown,
-    stop_servers: Shutdown,
-    drain_exporters: Shutdown,
-    abort_connectors: Shutdown,
+    around: Surroundings,
+    spine: Spine,
+    plan: Plan,
+    definitions: Definitions,
+    /// How far a consumer may fall behind where its exporter's settings do not say.
+    lag_bytes: u64,
+    extensions: BTreeMap<ComponentId, (Arc<dyn Extension>, Server)>,
+    receivers: BTreeMap<ComponentId, Receiving>,
+    exporters: BTreeMap<ComponentId, Sending>,
+    connectors: BTreeMap<ComponentId, Connecting>,
+    chains: BTreeMap<String, (Definition, Arc<Chain>)>,
+    consumers: BTreeMap<Key, Reading>,
+    /// The books of every consumer, for our own page.
+    books: Arc<Mutex<Vec<Account>>>,
+    /// Servers whose place others have taken, or nobody: they finish what they answer.
+    leaving: JoinSet<()>,
+    /// What runs as long as the process: who looks whether the journal takes data, who sends dead letters once more.
+    keepers: Vec<(Shutdown, Owned<()>)>,
+    /// What ended during a change that should not have.
+    broken: Option<String>,
+}
+
+/// A receiver that runs.
+struct Receiving {
+    /// Stays when another receiver of the same name takes its place.
+    door: Arc<Door>,
+    server: Server,
+}
+
+/// An exporter that runs.
+struct Sending {
+    destination: Arc<Destination>,
+    /// Pages, for instance: they answer until the end.
+    server: Server,
+    keeper: Option<Keeper>,
+}
+
+/// A connector that runs.
+struct Connecting {
+    shared: Arc<SharedConnector>,
+    page: Option<Arc<dyn PageSource>>,
+    /// How many connectors lie before it: one may feed another, so they are drained one depth after another.
+    depth: usize,
+    stop: Shutdown,
     abort: Shutdown,
-    receivers: JoinSet<Result<(), String>>,
-    /// Pages, health checks: they answer until the end.
-    servers: JoinSet<Result<(), String>>,
-    connectors: Stages,
-    exporters: JoinSet<Done>,
-    /// Consumers of exporters that ended.
-    done: Vec<Done>,
-    destinations: Vec<Arc<crate::delivery::Destination>>,
-    accounts: Vec<Account>,
-    /// They save what components remember.
-    keepers: JoinSet<()>,
-    stop_keepers: Shutdown,
-    journal: Option<Arc<OpenJournal>>,
+    flushes: Owned<()>,
+    flushing: bool,
+    keeper: Option<Keeper>,
 }
 
-fn account_of(consumer: &Consumer) -> Account {
-    (consumer.pipeline.clone(), consumer.id.clone(), consumer.signal, consumer.cursor.accounts())
-}
+impl Connecting {
+    /// Flushes once more and ends. What reads into it has ended.
+    async fn end(&mut self) {
+        self.stop.cancel();
+        drop(self.flushes.wait().await);
+    }
 
-fn named(kind: &'static str, id: &ComponentId, task: Task) -> impl Future<Output = Result<(), String>> + Send + use<> {
-    let id = id.clone();
-    async move { task.await.map_err(|error| format!("{kind}::{id}: {error}")) }
+    async fn broke(&mut self) -> String {
+        match self.flushes.ended().await {
+            Ok(()) => "a connector ended by itself".to_owned(),
+            Err(error) => format!("a connector panicked: {error}"),
+        }
+    }
 }
 
 impl Running {
-    /// Starts a graph. What fails of it is told of all parts, and nothing runs then.
-    pub async fn start(graph: Graph, around: &Surroundings) -> Result<Self, Vec<Failed>> {
-        let mut failed = Vec::new();
+    /// Starts a configuration. Where it fails, nothing runs.
+    pub async fn start(built: Built, around: &Surroundings, persistence: Option<&Persistence>) -> Result<Self, Unstarted> {
+        built.fits(persistence.is_some())?;
+        let spine = Spine::open(&built.plan, built.budget_bytes, around, persistence)?;
         let mut running = Self {
-            health: around.health.clone(),
-            stop_receivers: Shutdown::new(),
-            stop_servers: Shutdown::new(),
-            drain_exporters: Shutdown::new(),
-            abort_connectors: Shutdown::new(),
-            abort: Shutdown::new(),
-            receivers: JoinSet::new(),
-            servers: JoinSet::new(),
-            connectors: Stages::default(),
-            exporters: JoinSet::new(),
-            done: Vec::new(),
-            destinations: graph.exporters.clone(),
-            accounts: graph.accounts,
-            keepers: JoinSet::new(),
-            stop_keepers: Shutdown::new(),
-            journal: graph.journal,
+            around: around.clone(),
+            spine,
+            plan: Plan::default(),
+            definitions: Definitions::default(),
+            lag_bytes: 0,
+            extensions: BTreeMap::new(),
+            receivers: BTreeMap::new(),
+            exporters: BTreeMap::new(),
+            connectors: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            books: Arc::default(),
+            leaving: JoinSet::new(),
+            keepers: Vec::new(),
+            broken: None,
         };
-        for (id, extension) in &graph.extensions.0 {
-            let started = extension.start(running.stop_servers.clone()).await;
-            match started {
-                Ok(task) => {
-                    running.health.report(None, id, State::Ok);
-                    task.map(|task| running.servers.spawn(named("extensions", id, task)));
-                }
-                Err(cause) => failed.push(Failed { kind: "extensions", id: id.clone(), cause }),
-            }
-        }
-        for destination in &graph.exporters {
-            let started = destination.exporter.start(running.stop_servers.clone()).await;
-            match started {
-                Ok(task) => {
-                    task.map(|task| running.servers.spawn(named("exporters", &destination.id, task)));
-                }
-                Err(cause) => failed.push(Failed { kind: "exporters", id: destination.id.clone(), cause }),
-            }
-        }
-        for (consumer, destination, policy) in graph.exporter_consumers {
-            let (drain, abort) = (running.drain_exporters.clone(), running.abort.clone());
-            running.health.report(Some(&consumer.pipeline), &consumer.id, State::Ok);
-            running
-                .exporters
-                .spawn(to_its_end(account_of(&consumer), exporter::run(consumer, destination, policy, drain, abort)));
-        }
-        for (consumer, shared) in graph.connector_consumers {
-            running.health.report(Some(&consumer.pipeline), &consumer.id, State::Ok);
-            let (depth, abort) = (consumer.depth, running.abort_connectors.clone());
-            running
-                .connectors
-                .consumer(depth, |drain| to_its_end(account_of(&consumer), connector::run(consumer, shared, drain, abort)));
-        }
-        for (depth, shared) in graph.connectors {
-            let abort = running.abort_connectors.clone();
-            running.connectors.flusher(depth, |stop| shared.run_flushes(stop, abort));
-        }
-        // Served only when all of it has started: what is answered is kept.
-        let mut receivers = Vec::new();
-        for entry in graph.entries {
-            let Entry { id, source, receiver, topics } = entry;
-            let settings = door::Settings {
-                id: id.clone(),
-                source,
-                takes: [0, 1, 2].map(|signal: usize| topics.get(signal).is_some_and(Option::is_some)),
-                needs: graph.needs.clone(),
-                wants_index: graph.wants_index,
-                limits: ScanLimits::default(),
-            };
-            let append = Arc::new(Ingest { topics });
-            let door = Door::new(settings, append, graph.budget.clone(), around.clock.clone(), &around.telemetry);
-            let inlet = Arc::new(door.watched(around.taps.clone()));
-            let started = receiver.start(inlet, running.stop_receivers.clone()).await;
-            match started {
-                Ok(task) => receivers.push(named("receivers", &id, task)),
-                Err(cause) => failed.push(Failed { kind: "receivers", id, cause }),
-            }
-        }
-        if !failed.is_empty() {
-            return Err(failed);
-        }
-        for remembering in graph.remembering {
-            running.keepers.spawn(remembering.run(running.stop_keepers.clone()));
-        }
-        if let Some(replayer) = graph.replayer {
-            running.keepers.spawn(replayer.run(running.stop_keepers.clone()));
-        }
-        if let Some(journal) = running.journal.clone() {
-            let (health, stop) = (around.health.clone(), running.stop_keepers.clone());
-            running.keepers.spawn(async move {
-                while !stop.is_cancelled() {
+        running.show_books();
+        let replayer = running.spine.replayer();
+        running.change_to(built, &Shutdown::new()).await?;
+        if let Some(journal) = running.spine.journal.clone() {
+            journal.warn_of_strangers();
+            let (health, stop) = (around.health.clone(), Shutdown::new());
+            let stopped = stop.clone();
+            let look = async move {
+                while !stopped.is_cancelled() {
                     health.set_refusing(journal.fault());
-                    drop(timeout_at(Instant::now() + LOOK_AT_JOURNAL, stop.cancelled()).await);
+                    drop(timeout_at(Instant::now() + LOOK_AT_JOURNAL, stopped.cancelled()).await);
                 }
-            });
+            };
+            running.keepers.push((stop, Owned::spawn(look)));
         }
-        for receiver in receivers {
-            running.receivers.spawn(receiver);
+        if let Some(replayer) = replayer {
+            let stop = Shutdown::new();
+            running.keepers.push((stop.clone(), Owned::spawn(replayer.run(stop))));
         }
-        running.health.set_whole(State::Ok);
+        around.is_running.store(true, std::sync::atomic::Ordering::Relaxed);
+        around.health.set_whole(State::Ok);
         Ok(running)
+    }
+
+    /// Whether this is what runs.
+    pub fn is_already(&self, built: &Built) -> bool {
+        let lag_bytes = built.lag_bytes.unwrap_or_else(|| self.spine.lag_bytes(built.plan.topics.len()));
+        self.definitions == built.definitions
+            && self.plan == built.plan
+            && self.spine.budget.bytes() == built.budget_bytes
+            && self.lag_bytes == lag_bytes
+    }
+
+    /// The books of every consumer, on our own page.
+    fn show_books(&self) {
+        let books = self.books.clone();
+        self.around.telemetry.on_scrape(move |samples: &mut Samples| {
+            for (pipeline, id, signal, accounts) in &*books.lock() {
+                let books = accounts.books();
+                let dropped =
+                    DropReason::ALL.map(|reason| (reason.as_str(), books.dropped.get(reason as usize).copied().unwrap_or(0)));
+                samples.books(&internal_telemetry::Books {
+                    pipeline,
+                    component: id.as_str(),
+                    signal: signal.as_str(),
+                    accepted: books.accepted,
+                    delivered: books.delivered,
+                    dropped: &dropped,
+                    held_items: books.held,
+                    held_bytes: books.held_bytes,
+                });
+            }
+        });
     }
 
     /// Resolves when something ended that should not have: the message says what.
     pub async fn broke(&mut self) -> String {
-        let server = tokio::select! {
-            Some(ended) = self.receivers.join_next() => ended,
-            Some(ended) = self.servers.join_next() => ended,
-            Some(ended) = self.exporters.join_next() => {
-                return match ended {
-                    Ok(done) => {
-                        let how = if done.panicked { "panicked" } else { "ended by itself" };
-                        let broken = format!("the consumer {} in pipeline {} {how}", done.left.component, done.left.pipeline);
-                        self.done.push(done);
-                        broken
-                    }
-                    Err(error) => format!("an exporter's consumer ended: {error}"),
-                };
+        if let Some(broken) = &self.broken {
+            return broken.clone();
+        }
+        let mut ends: FuturesUnordered<BoxFuture<'_, String>> = FuturesUnordered::new();
+        let servers = self.extensions.values_mut().map(|(_, server)| server);
+        let servers = servers.chain(self.receivers.values_mut().map(|receiving| &mut receiving.server));
+        let servers = servers.chain(self.exporters.values_mut().map(|sending| &mut sending.server));
+        ends.extend(servers.map(|server| server.broke().boxed()));
+        ends.extend(self.connectors.values_mut().map(|connecting| connecting.broke().boxed()));
+        ends.extend(self.consumers.values_mut().map(|reading| reading.broke().boxed()));
+        match ends.next().await {
+            Some(broken) => broken,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn held(&self) -> u64 {
+        self.consumers.values().map(|reading| reading.accounts.books().held).sum()
+    }
+
+    /// Lets each depth of connectors read to its end and flush, before the next.
+    async fn drain_connectors(&mut self) {
+        let depths: BTreeSet<usize> = self
+            .consumers
+            .values()
+            .filter(|reading| reading.role == Role::Connector)
+            .map(|reading| reading.depth)
+            .chain(self.connectors.values().map(|connecting| connecting.depth))
+            .collect();
+        for depth in depths {
+            let readings = self.consumers.values_mut();
+            let readings = readings.filter(|reading| reading.role == Role::Connector && reading.depth == depth);
+            join_all(readings.map(|reading| {
+                reading.ends.drain.cancel();
+                reading.wait()
+            }))
+            .await;
+            for connecting in self.connectors.values_mut().filter(|connecting| connecting.depth == depth) {
+                connecting.end().await;
             }
-            broken = self.connectors.broke() => return broken,
-            else => std::future::pending().await,
-        };
-        match server {
-            Ok(Ok(())) => "a server ended by itself".to_owned(),
-            Ok(Err(message)) => message,
-            Err(error) => format!("a server panicked: {error}"),
         }
     }
 
     /// Stops in order within `drain_timeout`; `hurry` cuts it short.
     pub async fn stop(mut self, drain_timeout: Duration, hurry: Shutdown) -> Ended {
         let started = Instant::now();
+        let on_disk = self.spine.journal.is_some();
         // What is on disk is delivered after the next start; a stop does not wait for backends.
-        let drain_timeout = if self.journal.is_some() { drain_timeout.min(DRAIN_ON_DISK) } else { drain_timeout };
+        let drain_timeout = if on_disk { drain_timeout.min(DRAIN_ON_DISK) } else { drain_timeout };
         let deadline = started + drain_timeout;
-        self.health.set_whole(State::Stopping);
-        self.stop_receivers.cancel();
-        let held: u64 = self.accounts.iter().map(|(_, _, _, accounts)| accounts.books().held).sum();
+        self.around.health.set_whole(State::Stopping);
         info!(
-            held_items = held,
+            held_items = self.held(),
             drain_timeout_seconds = drain_timeout.as_secs_f64(),
             "stopping: no new data is taken, what is held is delivered"
         );
-        let mut ended = Ended::default();
 
         let grace = deadline.min(started + RECEIVERS_GRACE);
-        let receivers = async { while self.receivers.join_next().await.is_some() {} };
-        if tokio::select! { done = timeout_at(grace, receivers) => done.is_err(), () = hurry.cancelled() => true } {
+        let mut receivers: Vec<Server> =
+            std::mem::take(&mut self.receivers).into_values().map(|receiving| receiving.server).collect();
+        for server in &receivers {
+            server.stop.cancel();
+        }
+        let closing = async {
+            join_all(receivers.iter_mut().map(|server| server.task.wait())).await;
+            while self.leaving.join_next().await.is_some() {}
+        };
+        if tokio::select! { done = timeout_at(grace, closing) => done.is_err(), () = hurry.cancelled() => true } {
             warn!("some requests were still being received and were cut off; they were not acknowledged");
         }
-        self.receivers.shutdown().await;
+        drop(receivers);
+        self.leaving.shutdown().await;
 
-        let connectors = self.connectors.drain();
-        if tokio::select! { done = timeout_at(deadline, connectors) => done.is_err(), () = hurry.cancelled() => true } {
-            warn!("connectors had not read everything when time was up");
-            self.abort_connectors.cancel();
-            // What they made until then is the exporters' to account for.
-            drop(timeout_at(Instant::now() + CONNECTORS_GRACE, self.connectors.drain()).await);
-        }
-        self.drain_exporters.cancel();
-        let mut done = std::mem::take(&mut self.done);
-        done.append(&mut self.connectors.done);
-        let exporters = async {
-            while let Some(ended) = self.exporters.join_next().await {
-                done.extend(ended);
-            }
+        let cut = {
+            let draining = self.drain_connectors();
+            tokio::select! { done = timeout_at(deadline, draining) => done.is_err(), () = hurry.cancelled() => true }
         };
-        let cut = tokio::select! { done = timeout_at(deadline, exporters) => done.is_err(), () = hurry.cancelled() => true };
         if cut {
-            self.abort.cancel();
-            while let Some(ended) = self.exporters.join_next().await {
-                done.extend(ended);
+            warn!("connectors had not read everything when time was up");
+            self.consumers.values().filter(|reading| reading.role == Role::Connector).for_each(|it| it.ends.abort.cancel());
+            self.connectors.values().for_each(|connecting| connecting.abort.cancel());
+            // What they made until then is the exporters' to account for.
+            drop(timeout_at(Instant::now() + CONNECTORS_GRACE, self.drain_connectors()).await);
+        }
+        let exporting = |reading: &&mut Reading| reading.role == Role::Exporter;
+        self.consumers.values_mut().filter(exporting).for_each(|reading| reading.ends.drain.cancel());
+        let cut = {
+            let draining = join_all(self.consumers.values_mut().filter(exporting).map(Reading::wait));
+            tokio::select! { done = timeout_at(deadline, draining) => done.is_err(), () = hurry.cancelled() => true }
+        };
+        if cut {
+            self.consumers.values_mut().filter(exporting).for_each(|reading| reading.ends.abort.cancel());
+            join_all(self.consumers.values_mut().filter(exporting).map(Reading::wait)).await;
+        }
+        let ended = self.undelivered(on_disk);
+
+        let keepers = self.exporters.values_mut().map(|sending| sending.keeper.take());
+        let keepers = keepers.chain(self.connectors.values_mut().map(|connecting| connecting.keeper.take()));
+        join_all(keepers.flatten().map(Keeper::end)).await;
+        for (stop, keeper) in &mut self.keepers {
+            stop.cancel();
+            drop(keeper.wait().await);
+        }
+        if let Some(journal) = &self.spine.journal {
+            let held_items = self.held();
+            blocking(|| journal.close());
+            info!(held_items, "the journal is written; what it holds is delivered after the next start");
+        }
+        for Sending { destination, .. } in self.exporters.values() {
+            if timeout_at(deadline.max(Instant::now() + FINISH), destination.exporter.finish()).await.is_err() {
+                warn!(exporter = %destination.id, "the exporter did not finish in time");
             }
         }
-        // A connector that did not even give up in time.
-        for (pipeline, component, signal, accounts) in &self.accounts {
-            let is_told = done.iter().any(|done| *done.left.pipeline == **pipeline && done.left.component == *component);
-            if !is_told {
+        let servers = self.extensions.values_mut().map(|(_, server)| server);
+        let mut servers: Vec<&mut Server> =
+            servers.chain(self.exporters.values_mut().map(|sending| &mut sending.server)).collect();
+        for server in &servers {
+            server.stop.cancel();
+        }
+        let until = Instant::now() + FINISH;
+        join_all(servers.iter_mut().map(|server| server.task.end_by(until))).await;
+        self.around.health.set_whole(State::Stopped);
+        info!(seconds = started.elapsed().as_secs_f64(), "stopped");
+        ended
+    }
+
+    /// What the consumers, which have ended, left undelivered.
+    fn undelivered(&mut self, on_disk: bool) -> Ended {
+        let mut ended = Ended::default();
+        for reading in self.consumers.values_mut() {
+            let done = reading.done.take().unwrap_or_else(|| {
+                // A connector that did not even give up in time.
+                let items = if on_disk { 0 } else { reading.accounts.books().held };
                 let left = Undelivered {
-                    pipeline: pipeline.to_string(),
-                    component: component.clone(),
-                    signal: *signal,
-                    items: if self.journal.is_some() { 0 } else { accounts.books().held },
+                    pipeline: reading.pipeline.to_string(),
+                    component: reading.id.clone(),
+                    signal: reading.signal,
+                    items,
                 };
-                done.push(Done { left, panicked: false });
-            }
-        }
-        for Done { left, panicked } in done {
+                Done { left, panicked: false, rest: None }
+            });
+            let Done { left, panicked, .. } = done;
             if panicked {
                 error!(component = %left.component, pipeline = left.pipeline, "a consumer panicked");
                 ended.broken = true;
@@ -286,24 +379,6 @@ impl Running {
                 ended.undelivered.push(left);
             }
         }
-        self.stop_keepers.cancel();
-        while self.keepers.join_next().await.is_some() {}
-        if let Some(journal) = &self.journal {
-            let held: u64 = self.accounts.iter().map(|(_, _, _, accounts)| accounts.books().held).sum();
-            blocking(|| journal.close());
-            info!(held_items = held, "the journal is written; what it holds is delivered after the next start");
-        }
-        for destination in &self.destinations {
-            if timeout_at(deadline.max(Instant::now() + Duration::from_secs(1)), destination.exporter.finish()).await.is_err() {
-                warn!(exporter = %destination.id, "the exporter did not finish in time");
-            }
-        }
-        self.stop_servers.cancel();
-        let servers = async { while self.servers.join_next().await.is_some() {} };
-        drop(timeout_at(Instant::now() + Duration::from_secs(1), servers).await);
-        self.servers.shutdown().await;
-        self.health.set_whole(State::Stopped);
-        info!(seconds = started.elapsed().as_secs_f64(), "stopped");
         ended
     }
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use crate::{
     internal_telemetry::{Identity, PullReader, Style, Telemetry, text},
-    runtime::{BuildError, Shutdown, Task},
+    runtime::{BuildError, Shutdown, Sockets, Task},
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
 };
 
@@ -27,7 +27,7 @@ pub async fn serve_page(
     shutdown: Shutdown,
 ) -> Result<(Vec<SocketAddr>, Task), BuildError> {
     let settings = HttpServerSettings { endpoint: reader.endpoint.clone(), ..HttpServerSettings::default() };
-    let bound = Bound::bind(&settings, key).await?;
+    let bound = Bound::bind(&settings, key, &Sockets::default()).await?;
     let addresses = bound.addresses();
     let page = Arc::new(OwnPage { telemetry, identity, style: reader.style.clone() });
     Ok((addresses, bound.serve(page, shutdown)))

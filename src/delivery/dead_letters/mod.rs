@@ -22,14 +22,13 @@ use crate::{
         DEAD_LETTERS, DEAD_LETTERS_BYTES, DEAD_LETTERS_DROPPED, DEAD_LETTERS_ITEMS, DEAD_LETTERS_REPLAYED, DEAD_LETTERS_WAITING,
         Telemetry,
     },
-    journal::{FoundLetters, Lag, Letter, LetterRef, LetterStore, Origin, Position},
+    journal::{FoundLetters, Lag, Letter, LetterRef, LetterStore, Origin, Position, TopicNames},
     runtime::Clock,
 };
 
 /// The letters of all consumers.
 pub struct DeadLetters {
-    /// By `TopicId`.
-    topics: Arc<[String]>,
+    topics: Arc<TopicNames>,
     form: Form,
     metrics: Metrics,
 }
@@ -84,14 +83,14 @@ impl Metrics {
 }
 
 impl DeadLetters {
-    pub fn in_memory(topics: Arc<[String]>, telemetry: &Telemetry) -> Self {
+    pub fn in_memory(topics: Arc<TopicNames>, telemetry: &Telemetry) -> Self {
         Self { topics, form: Form::Memory(MemoryLetters::default()), metrics: Metrics::new(telemetry) }
     }
 
     /// # Errors
     /// There is no thread to be had.
     pub fn on_disk(
-        topics: Arc<[String]>,
+        topics: Arc<TopicNames>,
         store: LetterStore,
         found: FoundLetters,
         clock: Clock,
@@ -109,7 +108,7 @@ impl DeadLetters {
 
     /// Where a record stands, by names that outlive the process.
     pub fn origin(&self, position: Position) -> Origin {
-        let topic = self.topics.get(usize::from(position.topic.0)).map_or("", String::as_str);
+        let topic = self.topics.name(position.topic);
         Origin { topic: topic.into(), shard: position.shard, offset: position.offset }
     }
 

@@ -31,7 +31,7 @@ fn letter(payload: Bytes) -> Letter {
 
 #[tokio::test]
 async fn letters_do_not_hold_the_doors_room() {
-    let (budget, letters) = (Budget::new(100), DeadLetters::in_memory(Arc::new([]), &Telemetry::default()));
+    let (budget, letters) = (Budget::new(100), DeadLetters::in_memory(Arc::default(), &Telemetry::default()));
     letters.put(vec![letter(budget.try_take(60).unwrap().bind(Bytes::from_static(b"abc")))]).await;
     assert_eq!(budget.used(), 0);
     assert_eq!(letters.letters()[0].batch.payload, "abc");
@@ -40,7 +40,7 @@ async fn letters_do_not_hold_the_doors_room() {
 #[tokio::test]
 async fn a_letter_larger_than_all_the_room_does_not_push_the_others_out() {
     let telemetry = Telemetry::default();
-    let letters = DeadLetters::in_memory(Arc::new([]), &telemetry);
+    let letters = DeadLetters::in_memory(Arc::default(), &telemetry);
     letters.put(vec![letter(Bytes::from_static(b"abc"))]).await;
     letters.put(vec![letter(vec![0; memory::BYTES_MAX as usize + 1].into())]).await;
     assert_eq!(letters.letters().len(), 1);
@@ -77,7 +77,7 @@ async fn what_was_put_is_on_disk_when_that_is_done() {
     let directory = TempDir::new().unwrap();
     let telemetry = Telemetry::default();
     let letters =
-        DeadLetters::on_disk(Arc::new([]), store(directory.path()), FoundLetters::default(), Clock::system(), &telemetry)
+        DeadLetters::on_disk(Arc::default(), store(directory.path()), FoundLetters::default(), Clock::system(), &telemetry)
             .unwrap();
     letters.put(vec![letter(Bytes::from_static(b"abc")), letter(Bytes::from_static(b"de"))]).await;
     let found = on_disk(letters.store().unwrap());

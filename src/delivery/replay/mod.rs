@@ -44,16 +44,49 @@ pub struct Replay {
 }
 
 /// Who takes its letters back.
+#[derive(Clone)]
 struct Taker {
     name: Arc<str>,
     /// `None`: it keeps what it was given, and cannot tell a letter from what it had.
     letters: Option<Arc<Mutex<mpsc::Sender<Replay>>>>,
 }
 
+/// Who takes letters back, by name; consumers come and go while the replayer runs.
+#[derive(Clone, Default)]
+pub struct Takers(Arc<parking_lot::Mutex<Vec<Taker>>>);
+
+impl Takers {
+    /// A consumer that takes its letters back from the channel that is returned.
+    pub fn taker(&self, name: Arc<str>) -> mpsc::Receiver<Replay> {
+        let (letters, receiver) = mpsc::channel(1);
+        self.add(Taker { name, letters: Some(Arc::new(Mutex::new(letters))) });
+        receiver
+    }
+
+    /// A consumer that is known and takes none back.
+    pub fn refuser(&self, name: Arc<str>) {
+        self.add(Taker { name, letters: None });
+    }
+
+    /// A consumer that is gone. What was on its way to it stays among the letters.
+    pub fn remove(&self, name: &str) {
+        self.0.lock().retain(|taker| *taker.name != *name);
+    }
+
+    fn add(&self, taker: Taker) {
+        self.remove(&taker.name);
+        self.0.lock().push(taker);
+    }
+
+    fn find(&self, name: &str) -> Option<Taker> {
+        self.0.lock().iter().find(|taker| *taker.name == *name).cloned()
+    }
+}
+
 /// Goes through requests, for all consumers.
 pub struct Replayer {
     store: Arc<LetterStore>,
-    takers: Vec<Taker>,
+    takers: Takers,
 }
 
 /// What became of a request at one consumer.
@@ -76,19 +109,11 @@ struct Job {
 
 impl Replayer {
     pub fn new(store: Arc<LetterStore>) -> Self {
-        Self { store, takers: Vec::new() }
+        Self { store, takers: Takers::default() }
     }
 
-    /// A consumer that takes its letters back from the channel that is returned.
-    pub fn taker(&mut self, name: Arc<str>) -> mpsc::Receiver<Replay> {
-        let (letters, receiver) = mpsc::channel(1);
-        self.takers.push(Taker { name, letters: Some(Arc::new(Mutex::new(letters))) });
-        receiver
-    }
-
-    /// A consumer that is known and takes none back.
-    pub fn refuser(&mut self, name: Arc<str>) {
-        self.takers.push(Taker { name, letters: None });
+    pub fn takers(&self) -> Takers {
+        self.takers.clone()
     }
 
     /// Runs until `stop` fires.
@@ -159,14 +184,14 @@ impl Replayer {
         let path = file.path().to_owned();
         let mut parts_left = 0;
         for (consumer, letters) in meant {
-            let Some(taker) = self.takers.iter().find(|taker| taker.name == *consumer) else {
+            let Some(taker) = self.takers.find(consumer) else {
                 warn!(
                     consumer = &**consumer,
                     letters, "this configuration does not have the consumer of these dead letters: they are kept"
                 );
                 continue;
             };
-            let Some(sender) = &taker.letters else {
+            let Some(sender) = taker.letters else {
                 warn!(
                     consumer = &**consumer,
                     letters,
@@ -175,7 +200,7 @@ impl Replayer {
                 continue;
             };
             parts_left += 1;
-            let feed = feed(self.store.clone(), request.clone(), consumer.clone(), sender.clone());
+            let feed = feed(self.store.clone(), request.clone(), consumer.clone(), sender);
             let path = path.clone();
             parts.push(async move { (path, feed.await) }.boxed());
         }

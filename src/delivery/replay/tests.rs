@@ -11,11 +11,11 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::{
     component::{Exporter, Outcome, Processed, Processor, Request, delivery::Settings},
-    delivery::{Chain, Consumer, DeadLetters, Destination, Live, Policy, Stage, consumer_name, exporter::run},
+    delivery::{Carried, Chain, Consumer, DeadLetters, Destination, Ends, Live, Policy, Stage, consumer_name, exporter::run},
     internal_telemetry::{DEAD_LETTERS_REPLAYED, DEAD_LETTERS_WAITING, Telemetry},
     journal::{
         Accounts, Appending, Books, Directory, LetterFilter, MemoryShard, NewRecord, Note, Persistence, Refusal, SourceId,
-        Sources, Subscriber, Topic, TopicId, inspect::Journal,
+        Sources, Subscriber, Topic, TopicId, TopicNames, inspect::Journal,
     },
     runtime::{Clock, Health},
     signal::{Batch, ComponentId, Signal, UnixNanos},
@@ -69,8 +69,8 @@ struct Rig {
 #[expect(clippy::disallowed_methods, reason = "the rig owns the tasks and awaits them")]
 fn rig(path: &Path, id: &str, processors: Vec<Arc<dyn Processor>>) -> Rig {
     let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(32 << 20), letters_bytes_max: None };
-    let names: Arc<[String]> = Arc::new(["traces".to_owned()]);
-    let (store, found) = Directory::open(&wish, names.to_vec(), &[], Clock::system()).unwrap().letters().unwrap();
+    let names = TopicNames::new(vec!["traces".to_owned()]);
+    let (store, found) = Directory::open(&wish, names.all(), &[], Clock::system()).unwrap().letters().unwrap();
     let telemetry = Telemetry::default();
     let letters = Arc::new(DeadLetters::on_disk(names, store, found, Clock::system(), &telemetry).unwrap());
     let topic = Arc::new(Topic::new(TopicId(0), "traces".to_owned(), Signal::Traces, 1, |number, room| {
@@ -98,15 +98,16 @@ fn rig(path: &Path, id: &str, processors: Vec<Arc<dyn Processor>>) -> Rig {
         taps: Taps::default(),
     });
     let accounts = cursor.accounts();
-    let mut replayer = Replayer::new(letters.store().unwrap().clone());
-    let replays = replayer.taker(consumer_name(&id, "traces").into());
+    let replayer = Replayer::new(letters.store().unwrap().clone());
+    let replays = replayer.takers().taker(consumer_name(&id, "traces").into());
     let stage = |processor| Stage { processor, metrics: telemetry.processor("fussy", Signal::Traces) };
     let chain = Arc::new(Chain::new(processors.into_iter().map(stage).collect(), 1));
     let live = Arc::new(Live::new("traces".into(), id.clone(), Signal::Traces, &cursor));
     let (signal, replays) = (Signal::Traces, Some(replays));
-    let consumer = Consumer { pipeline: "traces".into(), id, signal, cursor, chain, depth: 0, replays, live };
+    let consumer = Consumer { pipeline: "traces".into(), id, signal, cursor, chain, replays, live };
     let (drain, stop) = (Shutdown::new(), Shutdown::new());
-    let consumer = tokio::spawn(run(consumer, destination, policy, drain.clone(), stop.clone()));
+    let ends = Ends { drain: drain.clone(), abort: stop.clone(), ..Ends::default() };
+    let consumer = tokio::spawn(async { run(consumer, destination, policy, Carried::default(), ends).await.items });
     let replayer = tokio::spawn(replayer.run(stop.clone()));
     Rig { exporter, topic, accounts, letters, telemetry, drain, stop, consumer, replayer }
 }

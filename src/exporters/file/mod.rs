@@ -86,7 +86,7 @@ pub struct CompressionParams {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The file. Without `append` or `rotation`, what is in it at the start is lost.
+    /// The file. Without `append` or `rotation`, what is in it at the start is lost; a configuration that is read while weir runs empties nothing.
     pub path: String,
     pub format: Format,
     /// Put the file aside when it is full.
@@ -150,7 +150,7 @@ impl ExporterConfig for Config {
         let rules = Rules {
             path: PathBuf::from(&self.path),
             rotation: self.rotation.get().cloned(),
-            truncate: !self.append && self.rotation.get().is_none(),
+            truncate: !self.append && self.rotation.get().is_none() && !context.is_reload,
             directory: self.create_directory.then(|| permissions(&self.directory_permissions).unwrap_or(0o755)),
         };
         rules.check().map_err(|error| BuildError::setting("path", error.to_string()))?;

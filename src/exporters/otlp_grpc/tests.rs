@@ -326,7 +326,7 @@ async fn a_refused_connection_passes_and_names_the_address() {
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let outcome = built(config(&address)).export(request([traces(&["a"])])).await;
-    let Outcome::Retry { reason, cause: RetryCause::Passing, .. } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Retry { reason, cause: RetryCause::Unreached, .. } = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains(&address) && reason.contains("refused"), "{reason}");
 }
 

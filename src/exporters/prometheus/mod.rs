@@ -68,7 +68,7 @@ use crate::{
     },
     config::{Diagnostics, GoDuration, Node, Section, read2},
     exposition::{FamilyKind, LeftOut, PageSource, Scrapes, plain},
-    runtime::{BuildError, Clock, Shutdown, Task, both},
+    runtime::{BuildError, Clock, Shutdown, Sockets, Task, both},
     signal::{ContextNeeds, Signal},
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
 };
@@ -248,13 +248,14 @@ impl ExporterConfig for Config {
             replaying: AtomicBool::new(false),
             resumed: AtomicU64::new(0),
         });
-        Ok(Arc::new(Prometheus { id, server: self.server, page }))
+        Ok(Arc::new(Prometheus { id, server: self.server, sockets: context.sockets, page }))
     }
 }
 
 struct Prometheus {
     id: String,
     server: HttpServerSettings,
+    sockets: Arc<Sockets>,
     page: Arc<MetricsPage>,
 }
 
@@ -283,7 +284,7 @@ impl Exporter for Prometheus {
     fn start(&self, shutdown: Shutdown) -> BoxFuture<'_, Result<Option<Task>, BuildError>> {
         Box::pin(async move {
             let key = format!("exporters::{}::endpoint", self.id);
-            let bound = Bound::bind(&self.server, &key).await?;
+            let bound = Bound::bind(&self.server, &key, &self.sockets).await?;
             for address in bound.addresses() {
                 tracing::info!(exporter = self.id, "metrics page at http://{address}/metrics");
             }
@@ -321,8 +322,8 @@ impl Exporter for Prometheus {
         Some(Arc::clone(&self.page) as Arc<dyn Stateful>)
     }
 
-    fn add_page(&self, page: Arc<dyn PageSource>) {
-        self.page.pages.write().push(page);
+    fn show_pages(&self, pages: Vec<Arc<dyn PageSource>>) {
+        *self.page.pages.write() = pages;
     }
 }
 

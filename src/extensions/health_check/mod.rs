@@ -29,7 +29,7 @@ use tonic::Code;
 use crate::{
     component::{BuildContext, Extension, ExtensionConfig, Extensions, Stability},
     config::{self, Diagnostics, GoDuration, Node, Section},
-    runtime::{BuildError, Clock, Health, Shutdown, State, Task, both},
+    runtime::{BuildError, Clock, Health, Shutdown, Sockets, State, Task, both},
     signal::UnixNanos,
     transport::server::{
         Body, Bound, Error, Gate, GrpcServerSettings, HttpServerSettings, HttpService, grpc,
@@ -176,6 +176,7 @@ impl ExtensionConfig for Config {
             config: self,
             id: context.id.to_string(),
             extensions: context.extensions,
+            sockets: context.sockets,
             pages: Arc::new(pages),
         }))
     }
@@ -185,6 +186,7 @@ struct HealthCheck {
     config: Config,
     id: String,
     extensions: Arc<Extensions>,
+    sockets: Arc<Sockets>,
     pages: Arc<Pages>,
 }
 
@@ -203,13 +205,13 @@ impl HealthCheck {
         let key = |part: &str| format!("extensions::{}::{part}endpoint", self.id);
         let (mut addresses, mut tasks) = (Vec::new(), Vec::new());
         let http = async |server: Option<&HttpServerSettings>, part: &str| match server {
-            Some(server) => Bound::bind(server, &key(part)).await?.authenticate(&self.extensions).map(Some),
+            Some(server) => Bound::bind(server, &key(part), &self.sockets).await?.authenticate(&self.extensions).map(Some),
             None => Ok(None),
         };
         let plain = http(self.config.plain.as_ref().map(|(server, _)| server), "").await;
         let newer = http(self.config.http.as_ref().map(|(server, _)| server), "http::").await;
         let grpc = match &self.config.grpc {
-            Some(server) => Bound::bind_grpc(server, &key("grpc::")).await.map(Some),
+            Some(server) => Bound::bind_grpc(server, &key("grpc::"), &self.sockets).await.map(Some),
             None => Ok(None),
         };
         let ((plain, newer), grpc) = both(both(plain, newer), grpc)?;

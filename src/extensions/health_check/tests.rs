@@ -37,7 +37,13 @@ async fn start(yaml: &str) -> Running {
         include_recoverable: config.component_health.include_recoverable_errors,
         recovery: config.component_health.recovery_duration.map_or(Duration::from_mins(5), |written| written.0),
     };
-    let extension = HealthCheck { config, id: "health_check".to_owned(), extensions: Arc::default(), pages: Arc::new(pages) };
+    let extension = HealthCheck {
+        config,
+        id: "health_check".to_owned(),
+        extensions: Arc::default(),
+        sockets: Arc::default(),
+        pages: Arc::new(pages),
+    };
     let (addresses, started) = extension.bind(&Shutdown::new()).await.unwrap();
     let mut tasks = JoinSet::new();
     for task in started {
@@ -148,6 +154,8 @@ fn the_file_is_read_by_the_row_of_the_table() {
     assert!(found.has_errors());
     let context = BuildContext {
         notes: crate::component::Notes::default(),
+        sockets: Arc::default(),
+        is_reload: false,
         id: ComponentId::parse("health_check").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::default(),

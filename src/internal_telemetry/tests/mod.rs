@@ -316,8 +316,13 @@ impl HttpService for Backend {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_own_metrics_and_spans_where_asked() {
     let backend = Arc::new(Backend::default());
-    let bound =
-        Bound::bind(&HttpServerSettings { endpoint: "127.0.0.1:0".to_owned(), ..Default::default() }, "test").await.unwrap();
+    let bound = Bound::bind(
+        &HttpServerSettings { endpoint: "127.0.0.1:0".to_owned(), ..Default::default() },
+        "test",
+        &crate::runtime::Sockets::default(),
+    )
+    .await
+    .unwrap();
     let base = format!("http://{}", bound.addresses()[0]);
     let shutdown = Shutdown::new();
     let mut tasks = JoinSet::new();
@@ -382,8 +387,13 @@ async fn sends_own_metrics_and_spans_where_asked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_exports_that_failed() {
     // Bound and closed again: nobody listens there.
-    let bound =
-        Bound::bind(&HttpServerSettings { endpoint: "127.0.0.1:0".to_owned(), ..Default::default() }, "test").await.unwrap();
+    let bound = Bound::bind(
+        &HttpServerSettings { endpoint: "127.0.0.1:0".to_owned(), ..Default::default() },
+        "test",
+        &crate::runtime::Sockets::default(),
+    )
+    .await
+    .unwrap();
     let endpoint = format!("http://{}/v1/metrics", bound.addresses()[0]);
     drop(bound);
     let target = OtlpTarget {

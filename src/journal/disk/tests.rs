@@ -543,7 +543,7 @@ async fn a_record_that_is_too_long_is_refused_for_good() {
     let mut long = record(0, 1, 1);
     long.batch.payload = Bytes::from(vec![0; 1 << 31]);
     let refused = rig.topic.append(0, long).await;
-    assert!(matches!(refused, Err(crate::journal::AppendError::TooLarge { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(AppendError::TooLarge { .. })), "{refused:?}");
     assert_eq!(rig.shard.fault(), None);
 }
 

@@ -30,7 +30,7 @@ use crate::{
     signal::{Context, Signal},
     transport::server::{
         Gate, GrpcServerSettings, Handler, HttpServerSettings, Link, Origin, grpc,
-        health::{CHECK, HealthService, WATCH, Watching},
+        health::{CHECK, HealthService, Serving, WATCH, Watching},
     },
 };
 
@@ -349,7 +349,8 @@ impl Port {
         } else {
             Vec::new()
         };
-        if self.stopping.is_cancelled() {
+        // Where another receiver takes the place of this one, a connection that came here is served to its end.
+        if self.stopping.is_cancelled() && self.health.serving("") != Serving::Yes {
             return Err(Refusal::stopping());
         }
         if !self.inlet.takes(signal) {

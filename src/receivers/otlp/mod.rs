@@ -157,13 +157,13 @@ impl Otlp {
         let grpc = async {
             let (Some(settings), Some(gate)) = (&config.grpc, gates.0) else { return Ok(None) };
             let block = block("grpc");
-            let bound = Bound::bind_grpc(settings, &format!("{block}::endpoint")).await?;
+            let bound = Bound::bind_grpc(settings, &format!("{block}::endpoint"), &context.sockets).await?;
             Ok(Some((bound, Port::grpc(settings, gate, block, &common))))
         };
         let http = async {
             let (Some((settings, _)), Some(gate)) = (&config.http, gates.1) else { return Ok(None) };
             let block = block("http");
-            let bound = Bound::bind(settings, &format!("{block}::endpoint")).await?;
+            let bound = Bound::bind(settings, &format!("{block}::endpoint"), &context.sockets).await?;
             Ok(Some((bound, Port::http(settings, gate, block, &common))))
         };
         let (grpc, http) = both(grpc.await, http.await)?;

@@ -44,7 +44,7 @@ struct Known {
 
 /// Accepts until `shutdown`, then waits for the connections to finish; each bounds its own finish.
 pub(super) async fn run<H: Handler>(
-    listeners: Vec<Listener>,
+    listeners: Vec<Arc<Listener>>,
     shared: Arc<Shared>,
     caps: Caps,
     handler: Arc<H>,
@@ -120,7 +120,7 @@ pub(super) async fn run<H: Handler>(
     }
 }
 
-async fn accept(listeners: &[Listener]) -> io::Result<(Socket, Option<SocketAddr>)> {
+async fn accept(listeners: &[Arc<Listener>]) -> io::Result<(Socket, Option<SocketAddr>)> {
     match listeners {
         [first, second] => tokio::select! {
             accepted = first.accept() => accepted,

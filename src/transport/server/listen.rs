@@ -5,14 +5,15 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::{fs::MetadataExt as _, net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tokio::net::{TcpListener, UnixListener, lookup_host};
 
 use super::{io::Socket, settings::Listen};
-use crate::runtime::BuildError;
+use crate::runtime::{AnySocket, BuildError, Sockets};
 
-/// A listening socket. A socket file is removed when it goes.
+/// A listening socket, shared by those who take over from one another. A socket file is removed when it goes.
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] SocketFile),
@@ -65,13 +66,46 @@ impl Listener {
     }
 }
 
-/// Opens every socket that the endpoint stands for. `key` names the setting in errors.
-pub(super) async fn open(listen: &Listen, key: &str) -> Result<Vec<Listener>, BuildError> {
+/// Who asks for sockets, and whose may be taken over.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    /// Names the setting in errors.
+    pub(super) key: &'a str,
+    pub(super) sockets: &'a Sockets,
+}
+
+impl Asking<'_> {
+    /// The socket of one whose place is taken.
+    fn inherited(self, address: &str, any_port: bool) -> Option<Arc<Listener>> {
+        self.sockets.take(self.key, address, any_port)?.downcast().ok()
+    }
+
+    fn opened(self, address: &str, listener: Listener) -> Arc<Listener> {
+        let listener = Arc::new(listener);
+        self.sockets.opened(self.key, address, &(listener.clone() as AnySocket));
+        listener
+    }
+
+    async fn tcp(self, address: SocketAddr) -> io::Result<Arc<Listener>> {
+        if let Some(inherited) = self.inherited(&address.to_string(), address.port() == 0) {
+            return Ok(inherited);
+        }
+        TcpListener::bind(address).await.map(|listener| self.opened(&address.to_string(), Listener::Tcp(listener)))
+    }
+}
+
+/// Opens every socket that the endpoint stands for, or takes it over.
+pub(super) async fn open(listen: &Listen, asking: Asking<'_>) -> Result<Vec<Arc<Listener>>, BuildError> {
+    let key = asking.key;
     let endpoint = listen.endpoint.as_str();
     let transport = listen.transport.as_deref().unwrap_or("tcp");
     let (host, port) = match Place::of(endpoint, transport) {
         Ok(Place::Unix(path)) => {
-            return unix(path).map(|listener| vec![listener]).map_err(|error| failed(&error, endpoint, key));
+            if let Some(inherited) = asking.inherited(&path.to_string_lossy(), false) {
+                return Ok(vec![inherited]);
+            }
+            let opened = unix(path).map_err(|error| failed(&error, endpoint, key))?;
+            return Ok(vec![asking.opened(&path.to_string_lossy(), opened)]);
         }
         Ok(Place::Tcp(host, port)) => (host, port),
         Err((message, help)) => return Err(BuildError::setting(key, message).helped(help)),
@@ -79,13 +113,13 @@ pub(super) async fn open(listen: &Listen, key: &str) -> Result<Vec<Listener>, Bu
     let addresses: Vec<SocketAddr> = match (host, transport) {
         ("localhost", "tcp4") => vec![(Ipv4Addr::LOCALHOST, port).into()],
         ("localhost", "tcp6") => vec![(Ipv6Addr::LOCALHOST, port).into()],
-        ("localhost", _) => return localhost(port, key).await,
+        ("localhost", _) => return localhost(port, asking).await,
         ("", "tcp4") => vec![(Ipv4Addr::UNSPECIFIED, port).into()],
         // One socket takes both families; where IPv6 is switched off there is the other one.
         ("", _) => {
             let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-            match TcpListener::bind(all).await {
-                Ok(listener) => return Ok(vec![Listener::Tcp(listener)]),
+            match asking.tcp(all).await {
+                Ok(listener) => return Ok(vec![listener]),
                 Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(failed(&error, &all.to_string(), key)),
                 Err(_) => vec![(Ipv4Addr::UNSPECIFIED, port).into()],
             }
@@ -102,8 +136,7 @@ pub(super) async fn open(listen: &Listen, key: &str) -> Result<Vec<Listener>, Bu
     };
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
-        listeners
-            .push(Listener::Tcp(TcpListener::bind(address).await.map_err(|error| failed(&error, &address.to_string(), key))?));
+        listeners.push(asking.tcp(address).await.map_err(|error| failed(&error, &address.to_string(), key))?);
     }
     if listeners.is_empty() {
         return Err(BuildError::setting(key, format!("`{host}` has no address to listen on")));
@@ -112,19 +145,24 @@ pub(super) async fn open(listen: &Listen, key: &str) -> Result<Vec<Listener>, Bu
 }
 
 /// 127.0.0.1, and ::1 where there is one: SDKs resolve `localhost` to either.
-async fn localhost(port: u16, key: &str) -> Result<Vec<Listener>, BuildError> {
-    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+async fn localhost(port: u16, asking: Asking<'_>) -> Result<Vec<Arc<Listener>>, BuildError> {
+    let key = asking.key;
+    let (v4, v6) = (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
     let mut last = None;
     // With port 0 the kernel picks a port for the first socket, and it may be taken for the second one.
     for _ in 0..8 {
-        let first = TcpListener::bind(v4).await.map_err(|error| failed(&error, &v4.to_string(), key))?;
-        let picked = first.local_addr().map_err(|error| failed(&error, &v4.to_string(), key))?.port();
-        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, picked));
-        match TcpListener::bind(v6).await {
-            Ok(second) => return Ok(vec![Listener::Tcp(first), Listener::Tcp(second)]),
-            Err(error) if error.kind() == ErrorKind::AddrInUse && port == 0 => last = Some(failed(&error, &v6.to_string(), key)),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(failed(&error, &v6.to_string(), key)),
-            Err(_) => return Ok(vec![Listener::Tcp(first)]),
+        let first = asking.tcp(v4).await.map_err(|error| failed(&error, &v4.to_string(), key))?;
+        if let Some(second) = asking.inherited(&v6.to_string(), port == 0) {
+            return Ok(vec![first, second]);
+        }
+        let picked = SocketAddr::new(v6.ip(), first.address().map_or(port, |address| address.port()));
+        match TcpListener::bind(picked).await {
+            Ok(second) => return Ok(vec![first, asking.opened(&v6.to_string(), Listener::Tcp(second))]),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && port == 0 => {
+                last = Some(failed(&error, &picked.to_string(), key));
+            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(failed(&error, &picked.to_string(), key)),
+            Err(_) => return Ok(vec![first]),
         }
     }
     Err(last.unwrap_or_else(|| BuildError::setting(key, "no free port")))

@@ -8,6 +8,7 @@ use std::{
         net::{SocketAddr, UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -70,7 +71,7 @@ impl Bound {
             ..Limits::default()
         };
         Ok(Self {
-            listeners: vec![Listener::Unix(listener, file)],
+            listeners: vec![Arc::new(Listener::Unix(listener, file))],
             shared: Shared::new(&path.display().to_string(), limits, None),
             caps: Caps { connections, per_ip: connections },
             wants_auth: false,

@@ -36,12 +36,12 @@ pub use settings::{
 
 use crate::{
     component::{AuthError, Extensions},
-    runtime::{BuildError, Shutdown, Task},
+    runtime::{BuildError, Shutdown, Sockets, Task},
     transport::tls::server::ServerTls,
 };
 use accept::Caps;
 use connection::Shared;
-use listen::Listener;
+use listen::{Asking, Listener};
 use settings::Listen;
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -73,7 +73,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// A bound listener that does not serve yet.
 pub struct Bound {
-    listeners: Vec<Listener>,
+    listeners: Vec<Arc<Listener>>,
     shared: Shared,
     caps: Caps,
     /// `auth` as the block has it: whoever serves has to say who checks.
@@ -84,9 +84,9 @@ pub struct Bound {
 
 impl Bound {
     /// Opens the sockets of an HTTP block and reads its certificates. `key` names the endpoint in errors:
-    /// `receivers::otlp::protocols::http::endpoint`.
-    pub async fn bind(settings: &HttpServerSettings, key: &str) -> Result<Self, BuildError> {
-        let mut bound = Self::open(settings.into(), key).await?;
+    /// `receivers::otlp::protocols::http::endpoint`. Sockets that another leaves are taken over.
+    pub async fn bind(settings: &HttpServerSettings, key: &str, sockets: &Sockets) -> Result<Self, BuildError> {
+        let mut bound = Self::open(settings.into(), Asking { key, sockets }).await?;
         bound.wants_auth = settings.auth.get().is_some();
         bound.http = Some(settings.clone());
         Ok(bound)
@@ -101,17 +101,19 @@ impl Bound {
     }
 
     /// As [`Bound::bind`], for a gRPC block.
-    pub async fn bind_grpc(settings: &GrpcServerSettings, key: &str) -> Result<Self, BuildError> {
-        let mut bound = Self::open(settings.into(), key).await?;
+    pub async fn bind_grpc(settings: &GrpcServerSettings, key: &str, sockets: &Sockets) -> Result<Self, BuildError> {
+        let mut bound = Self::open(settings.into(), Asking { key, sockets }).await?;
         bound.wants_auth = settings.auth.get().is_some();
         Ok(bound)
     }
 
-    async fn open(listen: Listen, key: &str) -> Result<Self, BuildError> {
+    async fn open(listen: Listen, asking: Asking<'_>) -> Result<Self, BuildError> {
+        let key = asking.key;
         let block = key.strip_suffix("::endpoint").unwrap_or(key);
         let tls = listen.tls.as_ref().map(|tls| ServerTls::load(tls, block)).transpose()?;
-        let listeners = listen::open(&listen, key).await?;
-        let open = listeners.iter().filter_map(Listener::address).find(|address| !address.ip().to_canonical().is_loopback());
+        let listeners = listen::open(&listen, asking).await?;
+        let open =
+            listeners.iter().filter_map(|listener| listener.address()).find(|address| !address.ip().to_canonical().is_loopback());
         if let Some(address) = open
             && tls.is_none()
         {
@@ -126,7 +128,7 @@ impl Bound {
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(Listener::address).collect()
+        self.listeners.iter().filter_map(|listener| listener.address()).collect()
     }
 
     /// Serves until `shutdown`, then finishes what is being answered. What the block says about CORS, credentials and headers of answers is

@@ -39,7 +39,7 @@ struct Running {
 
 impl Running {
     async fn start(settings: HttpServerSettings) -> Self {
-        let bound = Bound::bind(&settings, "receivers::otlp::protocols::http::endpoint").await.unwrap();
+        let bound = Bound::bind(&settings, "receivers::otlp::protocols::http::endpoint", &Sockets::default()).await.unwrap();
         Self::serve(bound)
     }
 
@@ -113,7 +113,8 @@ async fn names_the_address_and_the_key_when_a_port_is_taken() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let settings = GrpcServerSettings { endpoint: format!("localhost:{}", address.port()), ..GrpcServerSettings::default() };
-    let error = Bound::bind_grpc(&settings, "receivers::otlp::protocols::grpc::endpoint").await.err().unwrap();
+    let error =
+        Bound::bind_grpc(&settings, "receivers::otlp::protocols::grpc::endpoint", &Sockets::default()).await.err().unwrap();
     assert_eq!(error.message(), format!("address already in use: {address} (receivers::otlp::protocols::grpc::endpoint)"));
 }
 
@@ -214,7 +215,7 @@ async fn an_old_connection_gets_a_goaway_and_may_finish() {
         keepalive: Section::present(keepalive),
         ..GrpcServerSettings::default()
     };
-    let server = Running::serve(Bound::bind_grpc(&settings, "k").await.unwrap());
+    let server = Running::serve(Bound::bind_grpc(&settings, "k", &Sockets::default()).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
@@ -237,7 +238,7 @@ async fn an_old_connection_gets_a_goaway_and_may_finish() {
 
 #[tokio::test]
 async fn a_connection_over_the_cap_takes_the_place_of_an_idle_one() {
-    let mut bound = Bound::bind(&local(), "k").await.unwrap();
+    let mut bound = Bound::bind(&local(), "k", &Sockets::default()).await.unwrap();
     bound.caps = Caps { connections: 2, per_ip: 256 };
     let server = Running::serve(bound);
     let (first, second) = (server.connect().await, server.connect().await);
@@ -420,6 +421,6 @@ async fn a_handshake_that_stops_half_way_holds_nobody_up() {
 async fn a_certificate_that_is_not_there_stops_the_start() {
     let pki = Pki::new();
     let settings = HttpServerSettings { tls: Section::present(pki.settings()), ..local() };
-    let error = Bound::bind(&settings, "exporters::prometheus::endpoint").await.err().unwrap().to_string();
+    let error = Bound::bind(&settings, "exporters::prometheus::endpoint", &Sockets::default()).await.err().unwrap().to_string();
     assert!(error.starts_with("exporters::prometheus::tls::cert_file: cannot read"), "{error}");
 }

@@ -52,6 +52,8 @@ impl Bench {
         let telemetry = Telemetry::default();
         let context = BuildContext {
             notes: crate::component::Notes::default(),
+            sockets: Arc::default(),
+            is_reload: false,
             id: ComponentId::parse("span_metrics").unwrap(),
             telemetry: telemetry.clone(),
             health: Arc::new(Health::default()),

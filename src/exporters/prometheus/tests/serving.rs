@@ -45,6 +45,8 @@ async fn start(pairs: &[(&str, ConfigValue)]) -> Running {
     assert!(!found.has_errors(), "{found:?}");
     let context = BuildContext {
         notes: crate::component::Notes::default(),
+        sockets: Arc::default(),
+        is_reload: false,
         id: ComponentId::parse("prometheus/test").unwrap(),
         telemetry: Telemetry::default(),
         health: Arc::new(Health::default()),
@@ -100,7 +102,7 @@ impl PageSource for Rows {
 #[tokio::test]
 async fn serves_metrics_and_rows_of_connectors_on_one_page() {
     let running = start(&[("enable_open_metrics", ConfigValue::Bool(true))]).await;
-    running.exporter.add_page(Arc::new(Rows));
+    running.exporter.show_pages(vec![Arc::new(Rows)]);
     let metrics = json!([gauge("g", json!([point(1.5, 0, 1)]))]);
     assert_eq!(running.exporter.export(batch(&request_of(&[("service.name", "a")], metrics))).await, Outcome::DELIVERED);
     let (parts, body) = running.get("/metrics", &[]).await;

@@ -110,6 +110,8 @@ impl Setup {
         let health = Arc::new(Health::default());
         let context = BuildContext {
             notes: crate::component::Notes::default(),
+            sockets: Arc::default(),
+            is_reload: false,
             id: ComponentId::parse("otlp").unwrap(),
             telemetry: telemetry.clone(),
             health: health.clone(),
@@ -122,15 +124,9 @@ impl Setup {
         );
         let journal = Arc::new(Journal { mode: Mutex::new(Mode::Take), taken: Mutex::default() });
         let budget = Budget::new(self.budget);
-        let settings = door::Settings {
-            id: context.id.clone(),
-            source: SourceId(0),
-            takes: self.takes,
-            needs: self.needs,
-            wants_index: true,
-            limits: ScanLimits::default(),
-        };
-        let door = Arc::new(Door::new(settings, journal.clone(), budget.clone(), context.clock.clone(), &telemetry));
+        let settings = door::Settings { id: context.id.clone(), source: SourceId(0), limits: ScanLimits::default() };
+        let behind = door::Behind { takes: self.takes, needs: Arc::new(self.needs), wants_index: true, append: journal.clone() };
+        let door = Arc::new(Door::new(settings, behind, budget.clone(), context.clock.clone(), &telemetry));
         let shutdown = Shutdown::new();
         let ports = Otlp { config, gates, context }.bind(door, shutdown.clone()).await.unwrap();
         let (mut addresses, mut tasks) = (Vec::new(), JoinSet::new());
