@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 from google.rpc import status_pb2
 from harness import HERE as E2E
-from harness import WORK, Process, until
+from harness import WORK, Process, get, until
 
 import oracle
 from cgroup import Cgroup
@@ -415,32 +415,61 @@ def drain(check):
 # === O10 ===
 
 
-@row("O10", "reload under load", seconds=900, quick=120)
+class Knocking(threading.Thread):
+    """Connects to ports again and again, and tells what was refused."""
+
+    def __init__(self, *ports):
+        super().__init__(daemon=True)
+        self.ports, self.tries, self.refused, self.over = ports, 0, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.005):
+            for number in self.ports:
+                self.tries += 1
+                try:
+                    socket.create_connection(("127.0.0.1", number), 5).close()
+                except OSError as error:
+                    self.refused.append(f"{number}: {error}")
+
+    def stop(self):
+        self.over.set()
+        self.join(10)
+
+
+@row("O10", "reload under load", seconds=900, quick=150)
 def reload(check):
-    turns = check.times(200, 10)
-    each = 2
+    turns = check.times(200, 20)
+    each = 1.6
     ledger, sink, subject, load = check.setup()
     also = oracle.Sink(oracle.port(), oracle.Ledger()).up()
     subject.sinks = {"a": sink.port}
     plain = subject.file()
+    # A second exporter, and other settings of the first one and of the receiver, which keeps its ports.
     subject.sinks = {"a": sink.port, "b": also.port}
-    wider = subject.file()
-    broken = plain.replace("exporters: [otlp/a]", "exporters: [otlp/nowhere]").replace("127.0.0.1", "127.0.0.1", 1)
+    subject.timeout = "6s"
+    wider = subject.file().replace("max_recv_msg_size_mib: 64", "max_recv_msg_size_mib: 63")
+    wider = wider.replace(f'"127.0.0.1:{subject.http}"', f'"127.0.0.1:{subject.http}", max_request_body_size: 66000000')
+    broken = plain.replace("exporters: [otlp/a]", "exporters: [otlp/nowhere]")
     subject.config.write_text(plain)
     # The second backend has an account of the same spans.
     load.ledger = Shared([ledger, also.ledgers[0]])
     subject.start()
     load.start()
     time.sleep(3)
+    knocking = Knocking(subject.grpc, subject.http)
     early = None
-    took_part, stayed_out, refused_bad = 0, 0, 0
-    for turn in range(turns):
-        kind = "broken" if turn % 5 == 4 else "wider" if turn % 2 == 0 else "plain"
+    took_part, stayed_out, refused_bad, ready = 0, 0, 0, 0
+    kinds = ["broken" if turn % 5 == 4 else "plain" if turn % 2 else "wider" for turn in range(turns)]
+    for turn, kind in enumerate(kinds):
         before_log = len(subject.log())
         subject.config.write_text({"broken": broken, "wider": wider, "plain": plain}[kind])
         subject.process.signal(signal.SIGHUP)
+        # A second one meanwhile is one more look.
+        subject.process.signal(signal.SIGHUP)
         time.sleep(each / 2)
         seen = also.seen
+        ready += get(f"http://127.0.0.1:{subject.health}/ready")[0] == 200
         time.sleep(each / 2)
         if not check.holds("no exit", subject.alive(), subject.process.text()[-400:]):
             break
@@ -453,16 +482,23 @@ def reload(check):
         if turn == min(10, turns // 2):
             early = (subject.rss(), subject.descriptors())
     late = (subject.rss(), subject.descriptors()) if subject.alive() else early
+    knocking.stop()
     load.stop()
     if subject.alive():
         check.delivered(ledger)
-        wanted = [sum(1 for turn in range(turns) if turn % 5 != 4 and turn % 2 == odd) for odd in (0, 1)]
-        bad = sum(1 for turn in range(turns) if turn % 5 == 4)
-        check.figure(f"{turns} reloads: a new exporter took part {took_part} of {wanted[0]}, was gone {stayed_out} of {wanted[1]}, {refused_bad} of {bad} bad files named; RSS {early[0]:.0f} → {late[0]:.0f} MiB, descriptors {early[1]} → {late[1]}")
+        wanted = [kinds.count("wider"), kinds.count("plain")]
+        bad = kinds.count("broken")
+        check.figure(
+            f"{turns} reloads: a new exporter took part {took_part} of {wanted[0]}, was gone {stayed_out} of {wanted[1]}, {refused_bad} of {bad} bad files named; "
+            f"{len(knocking.refused)} of {knocking.tries:,} connects refused; RSS {early[0]:.0f} → {late[0]:.0f} MiB, descriptors {early[1]} → {late[1]}"
+        )
         check.holds("a reload takes effect", took_part == wanted[0] and stayed_out == wanted[1], f"in {took_part} of {wanted[0]}, out {stayed_out} of {wanted[1]}")
         check.holds("a bad file is refused by name", refused_bad == bad, f"{refused_bad} of {bad}")
+        check.holds("no connect is refused", not knocking.refused, knocking.refused[:3])
+        check.holds("it stays ready", ready == turns, f"{ready} of {turns}")
         check.holds("clients notice nothing", not load.refused, f"{len(load.refused)}: {load.codes()}, {load.refused and load.refused[0].text}")
         check.holds("no duplicates", ledger.duplicates == 0, f"{ledger.duplicates}")
+        check.holds("no duplicates at the one that comes and goes", also.ledgers[0].duplicates == 0, f"{also.ledgers[0].duplicates}")
         check.holds("descriptors do not grow", late[1] <= early[1] * 1.02 + 1, f"{early[1]} → {late[1]}")
         if not check.quick:
             check.holds("RSS does not grow", late[0] <= early[0] * 1.02 + 2, f"{early[0]:.0f} → {late[0]:.0f} MiB")
