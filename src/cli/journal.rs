@@ -1,6 +1,6 @@
 //! Where the journal lies: what a person said, else the first of the usual places that can be written to.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, thread::available_parallelism};
 
 use tracing::warn;
 
@@ -10,6 +10,9 @@ use crate::{
     pipeline::{File, file::JournalMode},
     signal::ComponentId,
 };
+
+/// Where nobody says how many: each takes a segment's room and a thread that sleeps.
+const SHARDS_MAX: usize = 4;
 
 /// The journal on disk that a configuration asks for; `None`: memory.
 ///
@@ -23,7 +26,10 @@ pub(super) fn persistence(file: &File) -> Result<Option<Persistence>, String> {
     };
     let bytes_max = file.journal.max_size.map(|size| size.0);
     let letters_bytes_max = file.journal.max_letters.map(|size| size.0);
-    let of = |directory| Persistence { directory, sync, bytes_max, letters_bytes_max };
+    // Without syncing there is nothing to wait for in several places at once.
+    let cores = || if sync { available_parallelism().map_or(1, usize::from).min(SHARDS_MAX) } else { 1 };
+    let shards = file.journal.shards.unwrap_or_else(|| u16::try_from(cores()).unwrap_or(1));
+    let of = |directory| Persistence { directory, sync, bytes_max, letters_bytes_max, shards };
     if let Some((directory, key)) = asked_for(file) {
         return match choose_directory(std::slice::from_ref(&directory)) {
             Ok(directory) => Ok(Some(of(directory))),

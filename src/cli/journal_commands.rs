@@ -686,7 +686,13 @@ pub(super) mod tests {
     pub(in crate::cli) const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
     pub(in crate::cli) async fn written(path: &std::path::Path) {
-        let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(16 << 20), letters_bytes_max: None };
+        let wish = Persistence {
+            directory: path.to_owned(),
+            sync: false,
+            bytes_max: Some(16 << 20),
+            letters_bytes_max: None,
+            shards: 1,
+        };
         let directory = Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned()], Clock::system()).unwrap();
         let room = Arc::new(Notify::new());
         let shard = directory.shard(TopicId(0), "traces", Signal::Traces, 0, 1 << 40, room.clone()).unwrap();

@@ -354,7 +354,13 @@ mod tests {
     /// Two letters of one consumer and one of another; the first is of a record that is still in the journal.
     async fn refused(path: &Path) {
         written(path).await;
-        let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(16 << 20), letters_bytes_max: None };
+        let wish = Persistence {
+            directory: path.to_owned(),
+            sync: false,
+            bytes_max: Some(16 << 20),
+            letters_bytes_max: None,
+            shards: 1,
+        };
         let (store, _) = Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap().letters().unwrap();
         let id = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes().to_vec();
         let letter = |consumer: &str, reason, offset, trace_id: &[u8]| {

@@ -375,7 +375,13 @@ mod tests {
     /// Offsets and items of what a directory's derived topic holds, after the connector has passed on these of the input, and what it had
     /// before.
     async fn forwarded(path: &Path, items: &[u64]) -> Vec<(u64, u64)> {
-        let wish = Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(64 << 20), letters_bytes_max: None };
+        let wish = Persistence {
+            directory: path.to_owned(),
+            sync: false,
+            bytes_max: Some(64 << 20),
+            letters_bytes_max: None,
+            shards: 1,
+        };
         let names = ["traces", "traces/forward"];
         let directory =
             Directory::open(&wish, names.map(str::to_owned).to_vec(), &["otlp".to_owned()], Clock::new(|| UnixNanos(1))).unwrap();

@@ -174,6 +174,8 @@ pub struct Topic {
     pub name: String,
     pub signal: Signal,
     shards: Vec<Arc<dyn Shard>>,
+    /// The first so many take records; those behind are of a time when there were more, and are only read.
+    taking: usize,
     room: Arc<Notify>,
     /// Consumers have numbers below this; some may be nobody's.
     numbers: AtomicUsize,
@@ -195,11 +197,19 @@ impl Topic {
 
     /// Of shards that are there already; `room` is what they ring when a consumer has read.
     pub fn of(id: TopicId, name: String, signal: Signal, room: Arc<Notify>, shards: Vec<Arc<dyn Shard>>) -> Self {
-        Self { id, name, signal, shards, room, numbers: AtomicUsize::new(0) }
+        Self { id, name, signal, taking: shards.len(), shards, room, numbers: AtomicUsize::new(0) }
     }
 
+    /// The same, of which only the first `shards` take new records.
+    #[must_use]
+    pub fn taking(mut self, shards: u16) -> Self {
+        self.taking = usize::from(shards).clamp(1, self.shards.len().max(1));
+        self
+    }
+
+    /// How many shards take records.
     pub fn shards(&self) -> usize {
-        self.shards.len()
+        self.taking
     }
 
     /// Changes who reads what, in each shard between two records. Returns the places of those that joined, in order.
@@ -227,10 +237,10 @@ impl Topic {
         Cursor::new(places, waker)
     }
 
-    /// Appends without waiting: `Ok(true)` when the caller should [`Topic::pace`] before it lets more in.
+    /// Appends without waiting. `shard` is any number: records of one number stay in order.
     #[expect(clippy::result_large_err, reason = "the record comes back; a box would be made only to be opened")]
     pub fn append_now(&self, shard: usize, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)> {
-        match self.shards.get(shard % self.shards.len().max(1)) {
+        match self.shards.get(shard % self.taking.max(1)) {
             Some(log) => log.append(record),
             None => Err((AppendError::Full { consumer: "a topic without shards".into() }, record)),
         }

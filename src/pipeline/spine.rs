@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::{Board, ConnectError, Plan, PlannedConsumer, Surroundings};
+use super::{Board, ConnectError, Plan, PlannedConsumer, Surroundings, TopicKind};
 use crate::{
     delivery::{DeadLetters, Replayer, Takers},
     door::Budget,
@@ -116,15 +116,23 @@ impl Spine {
             if self.topics.contains_key(&id) {
                 continue;
             }
-            let shard: Arc<dyn Shard> = match &self.journal {
-                None => Arc::new(MemoryShard::new(id, 0, self.pace, room.clone())),
+            let mut shards: Vec<Arc<dyn Shard>> = Vec::new();
+            let taking = match &self.journal {
+                None => {
+                    shards.push(Arc::new(MemoryShard::new(id, 0, self.pace, room.clone())));
+                    1
+                }
                 Some(journal) => {
-                    let shard = journal.directory.shard(id, &name, planned.signal, 0, self.pace, room.clone())?;
-                    journal.shards.lock().push((name.clone(), shard.clone()));
-                    shard
+                    let taking = if planned.kind == TopicKind::Ingest { journal.directory.shards() } else { 1 };
+                    for number in 0..journal.directory.shards_of(&name, taking)? {
+                        let shard = journal.directory.shard(id, &name, planned.signal, number, self.pace, room.clone())?;
+                        journal.shards.lock().push((name.clone(), shard.clone()));
+                        shards.push(shard);
+                    }
+                    taking
                 }
             };
-            let topic = Arc::new(Topic::of(id, name, planned.signal, room, vec![shard]));
+            let topic = Arc::new(Topic::of(id, name, planned.signal, room, shards).taking(taking));
             self.board.topic(&topic);
             self.topics.insert(id, topic);
         }

@@ -1,13 +1,18 @@
 //! The ingest topics of one receiver, as its door sees them.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher as _, Hasher as _},
+    sync::Arc,
+};
 
+use foldhash::fast::FixedState;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     door::{Append, Pace, Refusal, status::retry_hint},
     journal::{AppendError, Appended, Appending, NewRecord, ROOM_WAIT, Topic},
+    otlp::fields::Fields,
     runtime::Step,
 };
 
@@ -30,7 +35,7 @@ impl Append for Ingest {
         let Some(topic) = self.topics.get(signal.ordinal()).and_then(Option::as_ref) else {
             return Step::Ready(Err(Refusal::NotTaken { message: format!("no pipeline takes {signal} from this receiver") }));
         };
-        match topic.append_now(0, record) {
+        match topic.append_now(stream_of(topic, &record.batch.payload), record) {
             Ok(Appending::Done(appended)) => Step::Ready(Ok(pace(topic, appended))),
             Ok(Appending::Syncing(writing)) => {
                 let topic = topic.clone();
@@ -45,6 +50,18 @@ impl Append for Ingest {
     }
 }
 
+/// A number for what belongs together: the first resource, which is what an SDK says of its process. So the order of what a process sends is
+/// kept, also when it connects anew or weir starts anew.
+fn stream_of(topic: &Topic, payload: &[u8]) -> usize {
+    if topic.shards() < 2 {
+        return 0;
+    }
+    let first = |message| Fields::new(message).messages(1).next().unwrap_or_default();
+    let mut hasher = FixedState::default().build_hasher();
+    hasher.write(first(first(payload)));
+    hasher.finish() as usize
+}
+
 /// The record is in; its sender is told so a little later, so that it sends the next one a little later.
 fn pace(topic: &Arc<Topic>, appended: Appended) -> Pace {
     if !appended.crowded {
@@ -57,10 +74,11 @@ fn pace(topic: &Arc<Topic>, appended: Appended) -> Pace {
 /// Waits up to 100 ms for room. Dropped before it is done, nothing was appended.
 async fn when_there_is_room(topic: Arc<Topic>, mut record: NewRecord) -> Result<Pace, Refusal> {
     let until = Instant::now() + ROOM_WAIT;
+    let stream = stream_of(&topic, &record.batch.payload);
     loop {
         // A consumer that holds the door makes a topic crowded, too.
         drop(timeout_at(until, topic.pace()).await);
-        match topic.append_now(0, record) {
+        match topic.append_now(stream, record) {
             Ok(Appending::Done(appended)) => return Ok(pace(&topic, appended)),
             Ok(Appending::Syncing(writing)) => {
                 return writing.await.map(|appended| pace(&topic, appended)).map_err(|error| refuse(&error));
@@ -87,6 +105,38 @@ mod tests {
         let payload = vec![0; 10].into();
         let batch = Batch { signal: Signal::Traces, payload, items: 1, context: Arc::default(), index: None };
         NewRecord { source: SourceId(0), received: UnixNanos(1), batch, derived_from: None }
+    }
+
+    /// An export request: a resource with a service's name, and as much else.
+    fn request(service: &str, more: usize) -> bytes::Bytes {
+        let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+        let name = [field(1, b"service.name"), field(2, &field(1, service.as_bytes()))].concat();
+        let spans = field(2, &vec![0; more]);
+        field(1, &[field(1, &field(1, &name)), spans].concat()).into()
+    }
+
+    #[test]
+    fn what_one_process_sends_goes_to_one_shard() {
+        let shards = |count: u16, taking: u16| {
+            Topic::new(TopicId(0), "traces".to_owned(), Signal::Traces, count, |shard, room| {
+                Arc::new(MemoryShard::new(TopicId(0), shard, 1 << 20, room))
+            })
+            .taking(taking)
+        };
+        let four = shards(4, 4);
+        let of = |topic: &Topic, service: usize, more| {
+            stream_of(topic, &request(&format!("service {service}"), more)) % topic.shards()
+        };
+        let mut seen = [0; 4];
+        for service in 0..400 {
+            assert_eq!(of(&four, service, 1), of(&four, service, 30));
+            seen[of(&four, service, 1)] += 1;
+        }
+        assert!(seen.iter().all(|count| *count > 60), "{seen:?}");
+        assert_eq!(stream_of(&shards(4, 1), &request("a", 1)), 0, "only the first takes any");
+        for broken in [&b""[..], b"\x0a", b"\x0a\x7f", b"\xff\xff"] {
+            stream_of(&four, broken);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -210,6 +210,7 @@ impl Weir {
         };
         let directory = on_disk.then(|| TempDir::new().unwrap());
         let wish = |path: &Path| Persistence {
+            shards: 1,
             directory: path.to_owned(),
             sync: false,
             bytes_max: Some(64 << 20),

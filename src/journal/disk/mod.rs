@@ -65,6 +65,7 @@ const LETTERS: &str = "letters";
 const LETTERS_SHARE: u64 = 10;
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+const SHARDS_MAX: u16 = 64;
 
 /// How a journal on disk is kept.
 #[derive(Debug, Clone)]
@@ -76,6 +77,8 @@ pub struct Persistence {
     pub bytes_max: Option<u64>,
     /// Of the dead letters. `None`: a tenth of that.
     pub letters_bytes_max: Option<u64>,
+    /// Of a topic that receivers append to, for new records.
+    pub shards: u16,
 }
 
 /// Why a journal cannot be opened.
@@ -108,6 +111,7 @@ pub struct Directory {
     segment_bytes: u64,
     quota: Arc<Quota>,
     letters_bytes_max: u64,
+    shards: u16,
     names: Arc<Names>,
     clock: Clock,
     _lock: File,
@@ -156,7 +160,10 @@ impl Directory {
         // Room of their own: a full journal must not stop what is refused from leaving it.
         let letters_bytes_max = persistence.letters_bytes_max.unwrap_or(bytes_max / LETTERS_SHARE).min(bytes_max / 2);
         let bytes_max = bytes_max - letters_bytes_max;
-        let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).next_multiple_of(4096);
+        // However many shards begin a segment, it is a small part of the room.
+        let segment_bytes = (bytes_max / 16 / u64::from(persistence.shards.max(1)))
+            .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+            .next_multiple_of(4096);
         info!(directory = %path.display(), max_mib = bytes_max >> 20, sync = persistence.sync, "the journal");
         Ok(Self {
             disk,
@@ -165,6 +172,7 @@ impl Directory {
             segment_bytes,
             quota: Arc::new(Quota::new(bytes_max)),
             letters_bytes_max,
+            shards: persistence.shards.max(1),
             names: Arc::new(names),
             clock,
             _lock: lock,
@@ -175,6 +183,33 @@ impl Directory {
     pub fn learn(&self, topics: Vec<String>, sources: &[String]) -> Result<(), DirectoryError> {
         let io = |cause| DirectoryError::Io { path: self.path.display().to_string(), cause };
         self.names.learn(topics, sources).map_err(io)
+    }
+
+    /// The shards that take the records of a topic that receivers append to.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// How many shards of a topic there are, but at least `wanted`: those of a time when there were more are read to their ends.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn shards_of(&self, name: &str, wanted: u16) -> Result<u16, DirectoryError> {
+        let directory = self.path.join("topics").join(escaped(name));
+        let io = |cause| DirectoryError::Io { path: directory.display().to_string(), cause };
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(wanted),
+            entries => entries.map_err(io)?,
+        };
+        let mut shards = wanted;
+        for entry in entries {
+            let name = entry.map_err(io)?.file_name();
+            // Directories that no weir made are not shards.
+            if let Some(number) = name.to_str().and_then(|name| name.parse::<u16>().ok()).filter(|number| *number < SHARDS_MAX) {
+                shards = shards.max(number.saturating_add(1));
+            }
+        }
+        Ok(shards)
     }
 
     /// Opens or makes a shard, and takes stock of what it holds.

@@ -327,7 +327,8 @@ struct Rig {
 }
 
 fn rig(path: &Path, bytes_max: u64) -> Rig {
-    let wish = Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(bytes_max), letters_bytes_max: Some(0) };
+    let wish =
+        Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(bytes_max), letters_bytes_max: Some(0), shards: 1 };
     let directory =
         Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned(), "otlp/b".to_owned()], Clock::system()).unwrap();
     let room = Arc::new(Notify::new());
@@ -431,6 +432,49 @@ async fn who_leaves_and_joins_again_goes_on_where_it_stood() {
     assert!(rig.shard.strangers().is_empty());
 }
 
+/// A topic of a directory that is opened for so many shards.
+fn sharded(path: &Path, shards: u16) -> (Directory, Topic, Vec<Arc<DiskShard>>) {
+    let wish =
+        Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(64 << 20), letters_bytes_max: Some(0), shards };
+    let directory = Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned()], Clock::system()).unwrap();
+    let (id, room) = (TopicId(0), Arc::new(Notify::new()));
+    let open = |number| directory.shard(id, "traces", Signal::Traces, number, 1 << 40, room.clone()).unwrap();
+    let opened: Vec<Arc<DiskShard>> = (0..directory.shards_of("traces", shards).unwrap()).map(open).collect();
+    let all = opened.iter().map(|shard| shard.clone() as Arc<dyn Shard>).collect();
+    let topic = Topic::of(id, "traces".to_owned(), Signal::Traces, room, all).taking(shards);
+    (directory, topic, opened)
+}
+
+#[tokio::test]
+async fn what_lies_in_more_shards_than_are_wanted_now_is_read_to_its_end() {
+    let path = TempDir::new().unwrap();
+    {
+        let (_directory, topic, shards) = sharded(path.path(), 3);
+        drop(topic.cursor(&subscriber("all", &[0])));
+        for stream in 0..6 {
+            topic.append(stream, record(0, 1 + stream as u64, 100)).await.unwrap();
+        }
+        for shard in shards {
+            assert_eq!(shard.end(), 2);
+            shard.close();
+        }
+    }
+    // Not made by weir.
+    fs::create_dir_all(path.path().join("topics/traces/60000")).unwrap();
+    fs::write(path.path().join("topics/traces/7x"), "").unwrap();
+    let (_directory, topic, shards) = sharded(path.path(), 1);
+    let mut cursor = topic.cursor(&subscriber("all", &[0]));
+    for stream in 0..3 {
+        topic.append(stream, record(0, 10, 100)).await.unwrap();
+    }
+    let ends: Vec<u64> = shards.iter().map(|shard| shard.end()).collect();
+    assert_eq!(ends, [5, 2, 2]);
+    let mut found: Vec<(u16, u64)> = read(&mut cursor).iter().map(|record| (record.position.shard, record.batch.items)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [(0, 1), (0, 4), (0, 10), (0, 10), (0, 10), (1, 2), (1, 5), (2, 3), (2, 6)]);
+    assert_eq!(balance(&cursor.accounts()), (51, 0, 51));
+}
+
 #[tokio::test]
 async fn who_falls_behind_reads_the_disk_and_misses_nothing() {
     let path = TempDir::new().unwrap();
@@ -464,7 +508,8 @@ async fn who_falls_behind_reads_the_disk_and_misses_nothing() {
 async fn a_second_owner_and_a_newer_format_are_refused() {
     let path = TempDir::new().unwrap();
     let first = rig(path.path(), 64 << 20);
-    let wish = Persistence { directory: path.path().to_owned(), sync: false, bytes_max: None, letters_bytes_max: None };
+    let wish =
+        Persistence { directory: path.path().to_owned(), sync: false, bytes_max: None, letters_bytes_max: None, shards: 1 };
     let again = Directory::open(&wish, Vec::new(), &[], Clock::system()).map(drop).unwrap_err().to_string();
     assert!(again.contains(&std::process::id().to_string()) && again.contains("--data-dir"), "{again}");
     drop(first);
@@ -612,7 +657,13 @@ async fn the_items_of_a_segment_that_is_gone_are_in_the_books() {
 #[test]
 fn letters_of_a_newer_weir_are_left_as_they_are_and_an_older_directory_gets_its_own() {
     let path = TempDir::new().unwrap();
-    let wish = Persistence { directory: path.path().to_owned(), sync: false, bytes_max: Some(32 << 20), letters_bytes_max: None };
+    let wish = Persistence {
+        directory: path.path().to_owned(),
+        sync: false,
+        bytes_max: Some(32 << 20),
+        letters_bytes_max: None,
+        shards: 1,
+    };
     let open = || Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap();
     drop(open());
     assert!(!path.path().join("letters").exists());

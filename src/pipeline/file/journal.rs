@@ -26,6 +26,8 @@ pub struct Journal {
     pub max_size: Option<ByteSize>,
     /// Bytes of them that may be dead letters: a tenth where not written.
     pub max_letters: Option<ByteSize>,
+    /// How many writers a topic has, each with files of its own: one a core, at most four, where not written.
+    pub shards: Option<u16>,
     /// Bytes a consumer may be behind before its oldest are dropped, counted.
     pub max_lag: Option<ByteSize>,
 }
@@ -33,6 +35,8 @@ pub struct Journal {
 /// The least that a journal on disk works with.
 const SIZE_MIN: u64 = 16 << 20;
 const LETTERS_MIN: u64 = 1 << 20;
+/// More would only make small groups.
+const SHARDS_MAX: u16 = 64;
 
 impl Journal {
     pub(super) fn read(node: Option<&Node>, found: &mut Diagnostics) -> Self {
@@ -40,11 +44,14 @@ impl Journal {
         let journal: Self = read(node, found);
         let at = |key: &str| node.get(key).map_or(Origin::default(), |value| value.origin);
         if journal.mode == JournalMode::Memory {
-            for key in ["directory", "max_size", "max_letters"] {
+            for key in ["directory", "max_size", "max_letters", "shards"] {
                 if node.get(key).is_some() {
                     found.ineffective(at(key), format!("`{key}` has no effect in `memory` mode"), "nothing is written to disk");
                 }
             }
+        }
+        if journal.shards.is_some_and(|shards| !(1..=SHARDS_MAX).contains(&shards)) {
+            found.error(at("shards"), format!("`shards` must be from 1 to {SHARDS_MAX}"), None);
         }
         if journal.max_lag.is_some_and(|size| size.0 == 0) {
             found.error(at("max_lag"), "`max_lag` must be more than nothing", None);
