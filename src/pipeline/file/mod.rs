@@ -89,14 +89,15 @@ impl File {
         sections.tell_absent(tables, found);
         let journal = Journal::read(node.get("journal"), found);
         let admin = Admin::read(node.get("admin"), found);
+        let extensions = sections.take(Kind::Extension);
         let file = Self {
             receivers: sections.take(Kind::Receiver),
             processors: sections.take(Kind::Processor),
             connectors: sections.take(Kind::Connector),
             exporters: sections.take(Kind::Exporter),
-            extensions: sections.take(Kind::Extension),
+            service_extensions: those_named_first(service.extensions, &extensions),
+            extensions,
             pipelines: service.pipelines,
-            service_extensions: service.extensions,
             missing_extensions: service.missing_extensions,
             telemetry: service.telemetry,
             journal,
@@ -128,4 +129,28 @@ impl File {
             tables.extensions.get(declared.factory).map(|factory| (factory.read)(&declared.node, found));
         }
     }
+}
+
+/// The extensions as written, but behind those that their settings name (`additional_auth`): these are built and started first.
+fn those_named_first(mut waiting: Vec<Reference>, declared: &[Declared]) -> Vec<Reference> {
+    fn names(node: &Node, id: &ComponentId) -> bool {
+        match &node.value {
+            Value::String(text) => **text == *id.as_str(),
+            Value::List(items) => items.iter().any(|item| names(item, id)),
+            Value::Map(entries) => entries.iter().any(|(_, value)| names(value, id)),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => false,
+        }
+    }
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let waits = |one: &Reference| {
+            let settings = declared.iter().find(|it| it.id == one.id).map(|it| &it.node);
+            let others = waiting.iter().filter(|other| other.id != one.id);
+            settings.is_some_and(|node| others.into_iter().any(|other| names(node, &other.id)))
+        };
+        // Of those that name one another the first has to do without: it says so.
+        let next = waiting.iter().position(|one| !waits(one)).unwrap_or(0);
+        ordered.push(waiting.remove(next));
+    }
+    ordered
 }

@@ -365,3 +365,23 @@ fn its_own_metrics_need_no_scraping() {
         assert!(told[0].contains("`prometheus` is a Collector receiver that weir does not have"), "{told:#?}");
     }
 }
+
+#[test]
+fn extensions_stand_behind_those_that_they_name() {
+    let order = |extensions: &str, service: &str| {
+        let (file, _) = check(&format!(
+            "receivers: {{otlp: }}\nexporters: {{debug: }}\nextensions: {{{extensions}}}\nservice:\n  extensions: [{service}]\n  pipelines:\n    traces: {{receivers: [otlp], exporters: [debug]}}"
+        ));
+        let ids = file.unwrap().service_extensions;
+        ids.iter().map(|one| one.id.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let named = "health_check/a: {x: [{y: health_check/c}]}, health_check/b: , health_check/c: {x: health_check/b}";
+    assert_eq!(order(named, "health_check/a, health_check/b, health_check/c"), "health_check/b health_check/c health_check/a");
+    assert_eq!(order(named, "health_check/c, health_check/a"), "health_check/c health_check/a");
+    let one_another =
+        "health_check/a: {x: health_check/b}, health_check/b: {x: health_check/a}, health_check/c: {x: health_check/c}";
+    assert_eq!(
+        order(one_another, "health_check/a, health_check/b, health_check/c"),
+        "health_check/c health_check/a health_check/b"
+    );
+}
