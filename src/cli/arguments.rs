@@ -61,8 +61,8 @@ pub enum Command {
     Journal(JournalArgs),
     /// Show what passes through a running weir: at the door, or what is delivered or dropped and why.
     ///
-    /// It shows data as it came in, before processors mask or change it, and only to the user that weir runs as. weir never waits for it: what passes
-    /// faster than it can be shown is left out, and that is said.
+    /// At the door it shows data as it came in, before processors mask or change it, and only to the user that weir runs as. weir never waits for it:
+    /// what passes faster than it can be shown is left out, and that is said.
     Tap(TapArgs),
     /// Send the telemetry of an emulated shop, made by the official SDK.
     Demo(crate::demo::DemoArgs),

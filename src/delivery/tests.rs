@@ -26,7 +26,7 @@ use crate::{
     },
     runtime::{Clock, Health, Shutdown},
     signal::{Batch, ComponentId, Context, Signal, UnixNanos},
-    tap::{Ask, At, Form, Taps},
+    tap::{Ask, At, Form, Seen, Tap, Taps},
 };
 
 /// Answers by a script, then with `Delivered`; keeps what it was given.
@@ -366,6 +366,33 @@ async fn rates_are_those_of_the_last_seconds() {
     rig.finish().await;
 }
 
+/// The lines of a tap of OTLP, up to one that is shown last.
+async fn seen_by(taps: &Taps, tap: &Tap) -> Vec<serde_json::Value> {
+    let batch = Batch { signal: Signal::Traces, payload: spans(1), items: 1, context: Arc::default(), index: None };
+    taps.show(Seen {
+        at: At::Dropped,
+        batch,
+        time: UnixNanos(1),
+        component: ComponentId::parse("end").unwrap(),
+        pipeline: None,
+        peer: None,
+        transport: None,
+        reason: None,
+        message: None,
+    });
+    let mut seen = Vec::new();
+    loop {
+        let lines = String::from_utf8(tap.lines().await.unwrap()).unwrap();
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            if line["weir"]["component"] == "end" {
+                return seen;
+            }
+            seen.push(line);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn taps_see_what_is_delivered_and_what_is_dropped_and_why() {
     let judge = |request: &Request| {
@@ -387,17 +414,14 @@ async fn taps_see_what_is_delivered_and_what_is_dropped_and_why() {
     for items in [13, 4] {
         rig.put(0, items);
     }
+    let taps = rig.destination.taps.clone();
     rig.finish().await;
     let mut seen = Vec::new();
-    while seen.len() < 4 {
-        let lines = String::from_utf8(tap.lines().await.unwrap()).unwrap();
-        for line in lines.lines() {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            let spans = line["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len();
-            let weir = |key: &str| line["weir"][key].as_str().unwrap_or_default().to_owned();
-            assert_eq!((weir("component"), weir("pipeline")), ("test".to_owned(), "traces".to_owned()));
-            seen.push((spans, weir("at"), weir("reason"), weir("message")));
-        }
+    for line in seen_by(&taps, &tap).await {
+        let spans = line["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len();
+        let weir = |key: &str| line["weir"][key].as_str().unwrap_or_default().to_owned();
+        assert_eq!((weir("component"), weir("pipeline")), ("test".to_owned(), "traces".to_owned()));
+        seen.push((spans, weir("at"), weir("reason"), weir("message")));
     }
     seen.sort();
     let seen: Vec<_> = seen.iter().map(|(spans, at, reason, message)| (*spans, &**at, &**reason, &**message)).collect();
@@ -433,16 +457,11 @@ async fn taps_see_what_processors_drop() {
     for items in [4, 1] {
         rig.put(0, items);
     }
+    let taps = rig.destination.taps.clone();
     let (_, _, books) = rig.finish().await;
     assert_eq!((books.delivered, books.dropped[DropReason::Processor as usize]), (2, 3));
-    let mut seen = Vec::new();
-    while seen.len() < 2 {
-        let lines = String::from_utf8(tap.lines().await.unwrap()).unwrap();
-        for line in lines.lines() {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            seen.push((line["weir"]["reason"].clone(), line["weir"]["message"].clone()));
-        }
-    }
+    let seen = seen_by(&taps, &tap).await;
+    let seen: Vec<_> = seen.iter().map(|line| (line["weir"]["reason"].clone(), line["weir"]["message"].clone())).collect();
     assert_eq!(
         seen,
         [("processor".into(), "2 of these 4 items, by a processor's rule".into()), ("processor".into(), serde_json::Value::Null)]
