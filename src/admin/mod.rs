@@ -12,7 +12,9 @@
 //! POST /v1/standing  Records → Standings: what is only in memory about them
 //! ```
 //!
-//!     curl --unix-socket ~/.local/state/weir/admin.sock http://weir/v1/tap -d '{"service": "cart", "errors": true}'
+//! ```sh
+//! curl --unix-socket ~/.local/state/weir/admin.sock http://weir/v1/tap -d '{"service": "cart", "errors": true}'
+//! ```
 //!
 //! A change that a reader of version 1 does not understand gets another path. Errors are `{"error": "…"}` with a status that fits.
 
