@@ -3,7 +3,7 @@
 //! `WEIR_SEEDS=N` (or `A..B`) runs more seeds, `WEIR_SEED=X` one of them, each of its steps printed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,12 +13,16 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
+    LetterStore, Reading,
     cursors::{CursorFile, Opened, Saved, Standing},
     files::{Disk, DiskFile, fill, read_whole, replace, write_all},
     log::{Entry, Found, Log, Options, ReadPlace, WriteError},
     quota::Quota,
 };
-use crate::signal::{Signal, UnixNanos};
+use crate::{
+    journal::{Letter, LetterRef, Note, Origin, Refusal},
+    signal::{Batch, Signal, UnixNanos},
+};
 
 // === the disk ===
 
@@ -1053,5 +1057,155 @@ fn replacing_a_file_leaves_those_alone_that_differ_by_their_extension() {
     }
     for path in paths {
         assert_eq!(read_whole(&disk, path, 100).unwrap().as_deref(), path.to_str().map(str::as_bytes));
+    }
+}
+
+// === dead letters ===
+
+/// Letters by their numbers, whatever the disk does.
+struct LettersRun {
+    rng: Rng,
+    disk: SimDisk,
+    store: Option<LetterStore>,
+    next: u64,
+    /// Written, and not settled: these are there.
+    held: BTreeSet<u64>,
+    /// Of these nobody knows: a write failed, or was cut off.
+    unsure: BTreeSet<u64>,
+}
+
+impl LettersRun {
+    fn letter(&mut self) -> (u64, Letter) {
+        let number = self.next;
+        self.next += 1;
+        let note = Note {
+            consumer: "exporter".into(),
+            origin: Origin { topic: "logs".into(), shard: 0, offset: number },
+            refused: UnixNanos(1),
+            reason: Refusal::Rejected,
+            message: String::new(),
+            attempts: 1,
+            is_processed: true,
+        };
+        let payload = vec![number as u8; 1 + self.rng.below(9000)].into();
+        let batch = Batch { signal: Signal::Logs, payload, items: number, context: Arc::default(), index: None };
+        (number, Letter { note, received: UnixNanos(1), batch })
+    }
+
+    fn all(&self) -> Option<Vec<(u64, LetterRef)>> {
+        let (mut reading, mut all) = (Reading::default(), Vec::new());
+        while let Some(some) = self.store.as_ref()?.read(&mut reading, 4000, &|_, _| true).ok()? {
+            for (at, letter) in some {
+                assert!(letter.batch.payload.iter().all(|byte| *byte == letter.batch.items as u8), "a letter changed");
+                all.push((letter.batch.items, at));
+            }
+        }
+        Some(all)
+    }
+
+    /// What there is must be what was written, each once.
+    fn check(&mut self) {
+        let disk = self.disk.clone();
+        let all = disk.calm(|| self.all()).expect("on a sound disk they can be read");
+        let found: BTreeSet<u64> = all.iter().map(|(number, _)| *number).collect();
+        assert_eq!(found.len(), all.len(), "a letter is there twice");
+        assert!(found.is_superset(&self.held), "lost: {:?}", self.held.difference(&found).collect::<Vec<_>>());
+        let known: BTreeSet<u64> = self.held.union(&self.unsure).copied().collect();
+        assert!(known.is_superset(&found), "came back: {:?}", found.difference(&known).collect::<Vec<_>>());
+        let held = self.store.as_ref().map(LetterStore::held).unwrap_or_default();
+        assert_eq!((held.records, held.items), (found.len() as u64, found.iter().sum()));
+    }
+
+    fn start(&mut self) {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let open = || LetterStore::open(&disk, DIRECTORY.into(), true, 4 << 20, UnixNanos(1));
+        self.store = loop {
+            if self.rng.chance(300) {
+                self.disk.0.lock().crash_in = Some(1 + self.rng.below(40) as u32);
+            }
+            let opened = open().ok().filter(|_| !self.disk.0.lock().is_dead);
+            self.disk.0.lock().crash_in = None;
+            if self.disk.0.lock().is_dead {
+                self.stop();
+            }
+            match opened {
+                Some((store, _)) => break Some(store),
+                None if self.rng.chance(300) => break self.disk.calm(|| open().ok().map(|(store, _)| store)),
+                None => {}
+            }
+        };
+        assert!(self.store.is_some(), "on a sound disk it does not start");
+        self.check();
+        // Whatever became of those, from now on it stays.
+        let disk = self.disk.clone();
+        self.held = disk.calm(|| self.all()).into_iter().flatten().map(|(number, _)| number).collect();
+        self.unsure.clear();
+    }
+
+    fn stop(&mut self) {
+        self.store = None;
+        let is_power_cut = self.rng.chance(500);
+        let mut state = self.disk.0.lock();
+        (state.is_dead, state.crash_in) = (false, None);
+        if is_power_cut {
+            state.power_cut();
+        }
+    }
+
+    /// New letters, and some that are settled, in one write.
+    fn append(&mut self) {
+        let letters: Vec<(u64, Letter)> = (0..self.rng.below(4)).map(|_| self.letter()).collect();
+        let disk = self.disk.clone();
+        let there = disk.calm(|| self.all()).unwrap_or_default();
+        let gone: Vec<(u64, LetterRef)> =
+            there.into_iter().filter(|(number, _)| self.held.contains(number) && self.rng.chance(200)).collect();
+        let refs: Vec<LetterRef> = gone.iter().map(|(_, at)| *at).collect();
+        let new: Vec<&Letter> = letters.iter().map(|(_, letter)| letter).collect();
+        let Some(store) = &self.store else { return };
+        let done = store.append(&new, &refs, UnixNanos(1));
+        let is_dead = self.disk.0.lock().is_dead;
+        if done.is_ok() && !is_dead {
+            self.held.extend(letters.iter().map(|(number, _)| *number));
+            self.held.retain(|number| !gone.iter().any(|(gone, _)| gone == number));
+        } else {
+            // A settled letter that comes back is delivered twice, a letter that is there twice as well; neither is lost.
+            self.unsure.extend(letters.iter().map(|(number, _)| *number));
+            for (number, _) in gone {
+                self.held.remove(&number);
+                self.unsure.insert(number);
+            }
+        }
+    }
+
+    fn run(seed: u64) {
+        let mut run = Self {
+            rng: Rng(seed),
+            disk: SimDisk::new(seed ^ 0x1e77, false),
+            store: None,
+            next: 1,
+            held: BTreeSet::new(),
+            unsure: BTreeSet::new(),
+        };
+        run.start();
+        run.disk.0.lock().faults = run.rng.pick(&[0, 0, 5, 50]);
+        for _ in 0..40 {
+            match run.rng.below(100) {
+                0..80 => run.append(),
+                80..90 => run.disk.0.lock().is_dead = true,
+                _ => run.disk.0.lock().crash_in = Some(1 + run.rng.below(25) as u32),
+            }
+            if run.disk.0.lock().is_dead {
+                run.stop();
+                run.start();
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_the_disk_does_letters_are_there_until_they_are_settled() {
+    for seed in 0..40 {
+        let done = std::panic::catch_unwind(|| LettersRun::run(seed));
+        assert!(done.is_ok(), "seed {seed} fails");
     }
 }

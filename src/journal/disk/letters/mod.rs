@@ -47,6 +47,10 @@ pub(super) const LETTER: u16 = 0;
 pub(super) const SETTLED: u16 = 1;
 const SEGMENT_BYTES_MIN: u64 = 256 << 10;
 const SEGMENT_BYTES_MAX: u64 = 16 << 20;
+/// Segments after a start.
+const SEGMENTS_MAX: usize = 64;
+/// Read at once.
+const GROUP_BYTES: usize = 1 << 20;
 
 /// Why letters cannot be written, or read.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +187,7 @@ impl LetterStore {
         let segments = log.segments.clone();
         let store = Self { directory, quota, segments, books: Mutex::new(books), log: Mutex::new(log) };
         store.retire();
+        store.join(now);
         Ok((store, FoundLetters { damaged: recovered.lost_records }))
     }
 
@@ -277,6 +282,41 @@ impl LetterStore {
         if upto > 0 {
             log.retire(upto);
             log.drop_spare();
+        }
+    }
+
+    /// Moves the letters of small segments into larger ones where there are many: each start begins a new one, and an open file is kept of each.
+    fn join(&self, now: UnixNanos) {
+        loop {
+            let segments = self.segments.all();
+            let Some(first) = segments.first().filter(|_| segments.len() > SEGMENTS_MAX) else { return };
+            let (base, end) = (first.base, first.extent().end);
+            let (mut reading, mut letters) = (Reading::default(), Vec::new());
+            let joined = loop {
+                match self.read(&mut reading, GROUP_BYTES, &|offset, _| offset < end) {
+                    Ok(Some(some)) if reading.next <= end => letters.extend(some),
+                    Ok(Some(some)) => {
+                        letters.extend(some);
+                        break Ok(());
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            let (gone, letters): (Vec<LetterRef>, Vec<Letter>) = letters.into_iter().unzip();
+            let bytes: u64 = letters.iter().map(|letter| entry(letter).bytes()).sum();
+            let has_room = self.quota.used() + self.log.lock().segment_bytes_for(bytes) <= self.quota.bytes_max();
+            let joined = joined.and_then(|()| {
+                if has_room { self.append(&letters.iter().collect::<Vec<_>>(), &gone, now).map(drop) } else { Ok(()) }
+            });
+            if let Err(error) = joined {
+                warn!(%error, "dead letters could not be moved together; they are where they were");
+                return;
+            }
+            // No room, or damaged: what is left of it stays.
+            if self.segments.all().first().is_some_and(|first| first.base == base) {
+                return;
+            }
         }
     }
 

@@ -132,6 +132,21 @@ fn the_oldest_make_room_and_are_counted_and_what_fits_nowhere_moves_nobody() {
 }
 
 #[test]
+fn many_starts_do_not_make_many_files() {
+    let directory = TempDir::new().unwrap();
+    for number in 0..90 {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let (store, _) = LetterStore::open(&disk, directory.path().to_owned(), false, 16 << 20, UnixNanos(1)).unwrap();
+        put(&store, number..number + 1);
+    }
+    assert!(segments(directory.path()) <= SEGMENTS_MAX + 1, "{} segments", segments(directory.path()));
+    let (store, _) = open(directory.path());
+    let mut left = numbers(&store);
+    left.sort_unstable();
+    assert_eq!(left, (0..90).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_filter_takes_what_it_says_and_a_replay_spares_what_was_taken_in_part() {
     let rejected = letter(1, 1).note;
     let partial = letter(3, 1).note;
