@@ -135,6 +135,11 @@ impl DiskShard {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
         let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, log, cursors, standing } = parts;
         let is_damaged = matches!(standing, Opened::Damaged);
+        let written_end = match &standing {
+            Opened::Found(standing) => Some(standing.end),
+            Opened::New => Some(0),
+            Opened::Damaged => None,
+        };
         let (end_before, saved) = match standing {
             Opened::Found(standing) => (standing.end, standing.consumers.into_iter().collect()),
             Opened::New | Opened::Damaged => (0, HashMap::new()),
@@ -162,8 +167,17 @@ impl DiskShard {
             lost_records: AtomicU64::new(0),
         });
         let now = Instant::now();
-        let writer =
-            Writer { inner: inner.clone(), log, cursors, sync, written: now, synced: now, is_unsynced: false, senders: 0 };
+        let writer = Writer {
+            inner: inner.clone(),
+            log,
+            cursors,
+            sync,
+            written: now,
+            synced: now,
+            written_end,
+            is_unsynced: false,
+            senders: 0,
+        };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
         Ok(Self { inner, writer: Mutex::new(Some(thread)) })
     }
@@ -704,6 +718,8 @@ struct Writer {
     /// When the places were written last, and synced last.
     written: Instant,
     synced: Instant,
+    /// The offset that the next record got when they were written; `None`: not yet.
+    written_end: Option<u64>,
     /// Places are written and not synced.
     is_unsynced: bool,
     /// Records of the last group and those that came while it was written: how many senders wait for their answers, about.
@@ -833,8 +849,11 @@ impl Writer {
 
     /// Writes the consumers' places down, and lets go what all are past.
     fn housekeep(&mut self, inner: &Inner, closing: bool) {
+        let has_moved = inner.moved.load(Ordering::Relaxed);
+        // A start that fails elsewhere leaves no trace.
+        let closing = closing && (has_moved || self.is_unsynced || self.written_end != Some(self.log.next()));
         let mut sync = self.sync && (closing || self.is_unsynced && self.synced.elapsed() >= CURSORS_SYNC);
-        let write = closing || inner.moved.load(Ordering::Relaxed) && self.written.elapsed() >= CURSORS_WAIT;
+        let write = closing || has_moved && self.written.elapsed() >= CURSORS_WAIT;
         if !write && !sync {
             return;
         }
@@ -848,6 +867,7 @@ impl Writer {
             warn!(topic = inner.topic.0, %error, "the consumers' places could not be written; after a crash more is delivered twice");
             return;
         }
+        self.written_end = Some(standing.end);
         self.is_unsynced = self.sync && !sync;
         if sync {
             self.synced = self.written;
