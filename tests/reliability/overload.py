@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -467,14 +468,15 @@ def reload(check):
         subject.process.signal(signal.SIGHUP)
         # A second one meanwhile is one more look.
         subject.process.signal(signal.SIGHUP)
-        time.sleep(each / 2)
+        until(lambda: re.search("the new configuration|what runs already", subject.log()[before_log:]), 15, 0.05)
+        time.sleep(each / 4)
         seen = also.seen
         ready += get(f"http://127.0.0.1:{subject.health}/ready")[0] == 200
         time.sleep(each / 2)
         if not check.holds("no exit", subject.alive(), subject.process.text()[-400:]):
             break
         if kind == "wider":
-            took_part += also.seen > seen
+            took_part += bool(until(lambda: also.seen > seen, 10))
         elif kind == "plain":
             stayed_out += also.seen == seen
         else:
