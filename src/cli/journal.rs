@@ -78,7 +78,7 @@ pub(super) fn directory(file: &File) -> Result<PathBuf, String> {
 }
 
 /// `--data-dir`, `WEIR_DATA_DIR` and `journal::directory` are one by now; then the directory of a `file_storage` that runs.
-fn asked_for(file: &File) -> Option<(PathBuf, &'static str)> {
+pub(super) fn asked_for(file: &File) -> Option<(PathBuf, &'static str)> {
     if let Some(directory) = &file.journal.directory {
         return Some((directory.into(), "--data-dir, WEIR_DATA_DIR or journal::directory"));
     }

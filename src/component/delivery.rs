@@ -132,8 +132,12 @@ impl Queue {
                 found.error(at("wait_for_result"), "`wait_for_result` does not go with `storage`", help);
             }
             (Some(_), false) => {
-                let instead = "what waits to be sent lies in weir's journal, for every queue, and outlives the process unless `journal::mode` is `memory`";
-                found.ineffective(at("storage"), "`storage` has no effect yet: nothing is written to disk", instead);
+                let instead = "what waits to be sent lies in the journal, for every queue, and outlives the process unless `journal::mode` is `memory`; the directory of the `file_storage` is the journal's";
+                found.ineffective(
+                    at("storage"),
+                    "`storage` makes no difference: it is weir's journal that lies on disk",
+                    instead,
+                );
             }
             (None, true) => {
                 let instead = "senders are answered when the data is accepted; `block_on_overflow: true` holds them while this exporter is behind";

@@ -279,7 +279,7 @@ pub enum RetryCause {
     Passing,
     /// No connection, so nobody has seen the request: it says nothing about the data.
     Unreached,
-    /// 401, 403 for weir's own credentials, TLS, DNS: someone has to act; slow retries, the destination's state turns red.
+    /// 401, 403 for weir's own credentials, TLS, DNS: someone has to act; the destination's state turns red.
     Blocked,
     /// 401, 403 for credentials that came with the data (`headers_setter` with `from_context`): a matter of this request alone. It is tried
     /// five times, then it goes to the dead letters; the destination is not judged by it.

@@ -474,13 +474,7 @@ impl Journey {
         let alone = self.denied || (pass.failures() == 0 && breaker.answered() > self.answered);
         self.answered = breaker.answered();
         let failures = if alone { self.tries } else { pass.failures().saturating_add(1) };
-        let backoff = match cause {
-            // Nobody mends a credential within a second.
-            RetryCause::Blocked => policy.retry.max.max(policy.backoff(failures, random())),
-            RetryCause::Passing | RetryCause::Unreached | RetryCause::Timeout | RetryCause::Denied => {
-                policy.backoff(failures, random())
-            }
-        };
+        let backoff = policy.backoff(failures, random());
         let wait = after.map_or(backoff, |after| after.min(policy.retry.max).max(backoff));
         if alone {
             drop(pass);

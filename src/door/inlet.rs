@@ -1,6 +1,6 @@
 //! The door as receivers see it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -17,6 +17,8 @@ pub trait Inlet: Send + Sync {
     fn takes(&self, signal: Signal) -> bool;
     /// Scans and appends one request body. Once it is done the data is where the journal's mode promises it to be.
     fn accept(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>>;
+    /// Counts a request of which the receiver found by itself that it cannot be taken, and shows it to who looks.
+    fn refused(&self, signal: Signal, refusal: &Refusal, peer: Option<SocketAddr>, transport: &'static str);
     /// Where room for a body is asked for before it is read into memory.
     fn budget(&self) -> &Arc<Budget>;
     /// Which parts of a request's context have to be handed over.
@@ -33,7 +35,7 @@ pub struct Arrival {
     /// For metrics and logs: `grpc`, `http`.
     pub transport: &'static str,
     /// The sender's address, for logs.
-    pub peer: Option<std::net::SocketAddr>,
+    pub peer: Option<SocketAddr>,
     /// The room that was asked for while the body was read; `None`: the inlet asks.
     pub ticket: Option<Ticket>,
     /// Refuse a body with a string that is not UTF-8 instead of repairing it.

@@ -260,7 +260,7 @@ impl Door {
     fn take(&self, arrival: Arrival) -> Step<'_, Result<Accepted, Refusal>> {
         let (signal, transport, peer) = (arrival.signal, arrival.transport, arrival.peer);
         let other;
-        let counters = if let Some(known) = self.counters.iter().find(|counters| counters.transport == transport) {
+        let counters = if let Some(known) = self.counters_of(transport) {
             known
         } else {
             other = self.other_counters(transport);
@@ -316,6 +316,10 @@ impl Door {
                 }))
             }
         }
+    }
+
+    fn counters_of(&self, transport: &str) -> Option<&Arc<Counters>> {
+        self.counters.iter().find(|counters| counters.transport == transport)
     }
 
     fn show(&self, seen: Option<Seen>) {
@@ -375,6 +379,14 @@ impl Found {
 }
 
 impl Inlet for Door {
+    fn refused(&self, signal: Signal, refusal: &Refusal, peer: Option<SocketAddr>, transport: &'static str) {
+        match self.counters_of(transport) {
+            Some(counters) => counters.refused(signal, 0, refusal),
+            None => self.other_counters(transport).refused(signal, 0, refusal),
+        }
+        self.show_refused(signal, refusal, peer, transport);
+    }
+
     fn takes(&self, signal: Signal) -> bool {
         self.behind.load().takes(signal)
     }

@@ -32,7 +32,7 @@ impl Plan {
 
     fn text(&self, out: &mut String) -> fmt::Result {
         for (number, topic) in self.topics.iter().enumerate() {
-            writeln!(out, "topic {}  ({} in memory)", topic.name, topic.signal)?;
+            writeln!(out, "topic {}  ({})", topic.name, topic.signal)?;
             writeln!(out, "  from  {}", join(&topic.sources))?;
             for (consumer, sources) in self.readers(number) {
                 let kind = if consumer.role == Role::Connector { "connector" } else { "exporter" };

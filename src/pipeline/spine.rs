@@ -217,7 +217,7 @@ impl OpenJournal {
                     consumer,
                     records = lag.records,
                     bytes = lag.bytes,
-                    "data is held for a consumer that this configuration does not have; it is kept until the consumer is back"
+                    "data is held for a consumer that this configuration does not have; it is kept until the consumer is back, or until `weir journal rm --consumer NAME --yes` lets it go"
                 );
             }
         }

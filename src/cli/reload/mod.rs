@@ -7,12 +7,14 @@
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use prometheus::{Gauge, IntCounter, IntGauge};
 use tracing::{error, info, warn};
 
 use super::{
     arguments::RunArgs,
-    run,
+    journal, run,
     start::{self, Checked},
     watch::Watch,
 };
@@ -39,6 +41,8 @@ pub(super) struct Reload<'a> {
 /// What holds from the start to the end of the process.
 struct Fixed {
     journal: Journal,
+    /// The journal's, where the file names one: by `journal` or by a `file_storage`.
+    directory: Option<PathBuf>,
     admin: Admin,
     /// `service::telemetry`
     telemetry: Option<Node>,
@@ -71,7 +75,8 @@ impl<'a> Reload<'a> {
                 warn!("--watch: this configuration has no files");
             }
         }
-        let fixed = Fixed { journal: file.journal, admin: file.admin, telemetry: file.telemetry };
+        let directory = journal::asked_for(&file).map(|(directory, _)| directory);
+        let fixed = Fixed { directory, journal: file.journal, admin: file.admin, telemetry: file.telemetry };
         let metrics = Metrics::new(&around.telemetry, around.clock.clone());
         Self { args, around: around.clone(), fixed, watch, metrics }
     }
@@ -165,7 +170,10 @@ impl Fixed {
         let mut keys = Vec::new();
         let mut differs = |key, differs: bool| keys.extend(differs.then_some(key));
         differs("journal::mode", ours.mode != theirs.mode);
+        let elsewhere =
+            ours.directory == theirs.directory && self.directory != journal::asked_for(file).map(|(directory, _)| directory);
         differs("journal::directory", ours.directory != theirs.directory);
+        differs("file_storage::directory", elsewhere && ours.mode == theirs.mode);
         differs("journal::max_size", ours.max_size != theirs.max_size);
         differs("journal::max_letters", ours.max_letters != theirs.max_letters);
         differs("journal::shards", ours.shards != theirs.shards);

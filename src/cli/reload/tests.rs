@@ -500,7 +500,7 @@ fn keys_that_need_a_restart_are_told_by_name() {
         start::check(load(&inputs, &Machine)).map_err(|loaded| loaded.found).unwrap().file
     };
     let plain = of("");
-    let fixed = Fixed { journal: plain.journal.clone(), admin: plain.admin.clone(), telemetry: plain.telemetry };
+    let fixed = Fixed { journal: plain.journal.clone(), directory: None, admin: plain.admin.clone(), telemetry: plain.telemetry };
     assert!(fixed.differs_in(&of("\n# nothing\n")).is_empty());
     assert_eq!(fixed.differs_in(&of("journal: {mode: buffered, max_size: 1GiB}\n")), ["journal::mode", "journal::max_size"]);
     assert_eq!(
@@ -508,4 +508,6 @@ fn keys_that_need_a_restart_are_told_by_name() {
         ["admin", "service::telemetry"]
     );
     assert!(fixed.differs_in(&of("journal: {max_lag: 1GiB}\n")).is_empty(), "this one changes while it runs");
+    let stored = "extensions: {file_storage: {directory: /tmp}}\nservice: {extensions: [file_storage]}\n";
+    assert_eq!(fixed.differs_in(&of(stored)), ["file_storage::directory"]);
 }

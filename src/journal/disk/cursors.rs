@@ -20,11 +20,14 @@ pub(super) struct Saved {
     /// Items that were appended for it before `Standing::end`: what of them is not there at the next start is missing. 0: an older weir did not
     /// say.
     pub(super) accepted: u64,
+    /// It had everything when it left: it holds nothing, and begins at the end when it comes back.
+    pub(super) rests: bool,
 }
 
 impl Saved {
     pub(super) fn of(cursor: &CursorState) -> Self {
-        Self { committed: cursor.committed, delivered: cursor.delivered, dropped: cursor.dropped, accepted: cursor.accepted }
+        let CursorState { committed, delivered, dropped, accepted, .. } = *cursor;
+        Self { committed, delivered, dropped, accepted, rests: false }
     }
 }
 
@@ -60,6 +63,9 @@ impl Standing {
         // Behind what earlier versions read.
         for saved in self.consumers.values() {
             bytes.extend_from_slice(&saved.accepted.to_le_bytes());
+        }
+        for saved in self.consumers.values() {
+            bytes.extend_from_slice(&u64::from(saved.rests).to_le_bytes());
         }
         let len = (bytes.len() as u32).to_le_bytes();
         let sum = bytes.get(16..).map_or(0, crc32c::crc32c).to_le_bytes();
@@ -100,6 +106,9 @@ impl Standing {
         }
         for saved in standing.consumers.values_mut() {
             saved.accepted = numbers.u64().unwrap_or(0);
+        }
+        for saved in standing.consumers.values_mut() {
+            saved.rests = numbers.u64() == Some(1);
         }
         Some(standing)
     }

@@ -182,14 +182,22 @@ impl DiskShard {
         Ok(Self { inner, writer: Mutex::new(Some(thread)) })
     }
 
-    /// The names of consumers that stand here and are not of this configuration, with what they hold.
+    /// The names of consumers that stand here and are not of this configuration, with what they hold. Those that have everything rest from now
+    /// on: what comes is not for them.
     pub fn strangers(&self) -> Vec<(String, Lag)> {
         let saved = self.inner.saved.lock().clone();
         let mut strangers: Vec<_> = saved
             .into_iter()
-            .map(|(name, saved)| (name, self.inner.segments.lag(saved.committed, u64::MAX, |_| true).unwrap_or_default()))
-            .filter(|(_, lag)| lag.records > 0)
+            .filter(|(_, saved)| !saved.rests)
+            .filter_map(|(name, saved)| Some((name, self.inner.segments.lag(saved.committed, u64::MAX, |_| true).ok()?)))
             .collect();
+        for (name, _) in strangers.iter().filter(|(_, lag)| lag.records == 0) {
+            if let Some(saved) = self.inner.saved.lock().get_mut(name) {
+                saved.rests = true;
+                self.inner.moved();
+            }
+        }
+        strangers.retain(|(_, lag)| lag.records > 0);
         strangers.sort_by(|(a, _), (b, _)| a.cmp(b));
         strangers
     }
@@ -219,9 +227,21 @@ impl Inner {
         let mut now = self.fault.lock();
         match (&*now, &fault) {
             (None, Some(message)) => {
-                error!(topic = self.topic.0, message, "the journal takes no data: requests are refused until it does");
+                let topic = &*self.names.topic_name(self.topic);
+                error!(topic, message, "the journal takes no data: requests are refused until it does");
+                let mut held: Vec<String> =
+                    self.saved.lock().iter().filter(|(_, saved)| !saved.rests).map(|(name, _)| name.clone()).collect();
+                if !held.is_empty() {
+                    held.sort_unstable();
+                    let consumers = held.join("; ");
+                    error!(
+                        topic,
+                        consumers,
+                        "part of it is held for consumers that this configuration does not have: `weir journal ls` shows how much; stop weir and let it go with `weir journal rm --consumer NAME --yes`"
+                    );
+                }
             }
-            (Some(_), None) => info!(topic = self.topic.0, "the journal takes data again"),
+            (Some(_), None) => info!(topic = &*self.names.topic_name(self.topic), "the journal takes data again"),
             _ => {}
         }
         self.has_fault.store(fault.is_some(), Ordering::Relaxed);
@@ -475,10 +495,12 @@ impl Inner {
     fn count(&self, changes: &[Change]) -> (u64, Vec<(Lag, Lag)>) {
         let end = self.ring().end();
         let lags = changes.iter().filter_map(|change| match change {
-            Change::Join(subscriber, _) => Some(self.place_before(&subscriber.name).map_or_else(Default::default, |saved| {
-                let late = self.end_then(&subscriber.name).max(saved.committed);
-                (self.lag(&subscriber.sources, saved.committed, end), self.lag(&subscriber.sources, late, end))
-            })),
+            Change::Join(subscriber, _) => {
+                Some(self.place_before(&subscriber.name).filter(|saved| !saved.rests).map_or_else(Default::default, |saved| {
+                    let late = self.end_then(&subscriber.name).max(saved.committed);
+                    (self.lag(&subscriber.sources, saved.committed, end), self.lag(&subscriber.sources, late, end))
+                }))
+            }
             _ => None,
         });
         (end, lags.collect())
@@ -487,7 +509,10 @@ impl Inner {
     /// Adds a consumer; `known`: what lies before it below `counted`, and what of it is late.
     fn join(&self, ring: &mut Ring, subscriber: &Subscriber, waker: &Arc<Waker>, counted: u64, known: (Lag, Lag)) -> usize {
         let end = ring.end();
-        let saved = self.place_before(&subscriber.name);
+        let mut saved = self.place_before(&subscriber.name);
+        if let Some(saved) = saved.as_mut().filter(|saved| saved.rests) {
+            saved.committed = end;
+        }
         self.saved.lock().remove(&*subscriber.name);
         self.left.lock().remove(&*subscriber.name);
         let number = ring.subscribe(subscriber, waker.clone());
@@ -598,7 +623,9 @@ impl Shard for DiskShard {
             let name = cursor.name.to_string();
             let covered = inner.covered.lock().remove(&name).map(|covered| Saved { accepted: cursor.accepted, ..covered });
             inner.left.lock().insert(name.clone(), ring.end());
-            inner.saved.lock().insert(name, covered.unwrap_or_else(|| Saved::of(&cursor)));
+            let mut saved = covered.unwrap_or_else(|| Saved::of(&cursor));
+            saved.rests = saved.committed >= ring.end();
+            inner.saved.lock().insert(name, saved);
         }
         let room = ring.room();
         drop(ring);
@@ -686,7 +713,8 @@ impl Shard for DiskShard {
     }
 
     fn cover(&self, mark: &Mark) {
-        let saved = Saved { committed: mark.committed, delivered: mark.delivered, dropped: mark.dropped, accepted: 0 };
+        let Mark { committed, delivered, dropped, .. } = *mark;
+        let saved = Saved { committed, delivered, dropped, accepted: 0, rests: false };
         self.inner.covered.lock().insert(mark.name.to_string(), saved);
         self.inner.moved();
     }
@@ -860,7 +888,8 @@ impl Writer {
         inner.moved.store(false, Ordering::Relaxed);
         self.written = Instant::now();
         let mut standing = inner.standing();
-        let lowest = standing.consumers.values().map(|saved| saved.committed).min().unwrap_or(standing.end);
+        let holding = standing.consumers.values().filter(|saved| !saved.rests);
+        let lowest = holding.map(|saved| saved.committed).min().unwrap_or(standing.end);
         // What is let go must not be missed after a power cut: the places go to the disk first.
         sync |= self.sync && self.log.lets_go(lowest);
         if let Err(error) = self.cursors.write(&mut standing, sync) {

@@ -432,6 +432,53 @@ async fn who_leaves_and_joins_again_goes_on_where_it_stood() {
     assert!(rig.shard.strangers().is_empty());
 }
 
+#[tokio::test]
+async fn who_had_everything_and_is_gone_holds_nothing_and_begins_at_the_end() {
+    let path = TempDir::new().unwrap();
+    {
+        let rig = rig(path.path(), 64 << 20);
+        let (mut renamed, mut stopped) =
+            (rig.topic.cursor(&subscriber("renamed", &[0])), rig.topic.cursor(&subscriber("stopped", &[0])));
+        rig.topic.append(0, record(0, 5, 100)).await.unwrap();
+        for cursor in [&mut renamed, &mut stopped] {
+            for record in read(cursor) {
+                cursor.settle(record.position, &Settled::delivered(record.batch.items));
+            }
+        }
+        // While it runs.
+        renamed.leave();
+        rig.topic.append(0, record(0, 7, 100)).await.unwrap();
+        for record in read(&mut stopped) {
+            stopped.settle(record.position, &Settled::delivered(record.batch.items));
+        }
+        assert!(rig.shard.strangers().is_empty());
+        rig.shard.close();
+    }
+    {
+        // Without either of them.
+        let rig = rig(path.path(), 64 << 20);
+        let mut other = rig.topic.cursor(&subscriber("other", &[0]));
+        assert!(rig.shard.strangers().is_empty());
+        // More than the room there is, of which nobody holds anything.
+        for _ in 0..100 {
+            rig.topic.append(0, record(0, 1, 900_000)).await.unwrap();
+            for record in read(&mut other) {
+                other.settle(record.position, &Settled::delivered(record.batch.items));
+            }
+        }
+        assert!(rig.shard.strangers().is_empty());
+        rig.shard.close();
+    }
+    let rig = rig(path.path(), 64 << 20);
+    for (name, items) in [("renamed", 5), ("stopped", 12)] {
+        let mut back = rig.topic.cursor(&subscriber(name, &[0]));
+        assert_eq!(balance(&back.accounts()), (items, items, 0), "{name}");
+        rig.topic.append(0, record(0, 2, 100)).await.unwrap();
+        assert_eq!(read(&mut back).len(), 1, "{name}");
+        back.leave();
+    }
+}
+
 /// A topic of a directory that is opened for so many shards.
 fn sharded(path: &Path, shards: u16) -> (Directory, Topic, Vec<Arc<DiskShard>>) {
     let wish =

@@ -199,16 +199,18 @@ impl Port {
         let (context, encoding) = self.enter(request.method(), request.headers(), link, signal, "grpc-encoding").await?;
         let deadline = grpc::timeout(request.headers());
         let pieces = Pieces::of(request.body_mut(), self.read_timeout);
-        let (compressed, held) = body::message(pieces, self.inlet.budget(), self.limit).await?;
-        let held = match (compressed, encoding) {
-            (false, _) => held,
-            (true, Some(encoding)) => self.inflated(encoding, held)?,
-            (true, None) => {
-                return Err(Refusal::Malformed {
-                    message: "the message is marked as compressed and grpc-encoding names nothing".to_owned(),
-                });
+        let read = async {
+            let (compressed, held) = body::message(pieces, self.inlet.budget(), self.limit).await?;
+            match (compressed, encoding) {
+                (false, _) => Ok(held),
+                (true, Some(encoding)) => self.inflated(encoding, held),
+                (true, None) => {
+                    let message = "the message is marked as compressed and grpc-encoding names nothing".to_owned();
+                    Err(Refusal::Malformed { message })
+                }
             }
         };
+        let held = read.await.inspect_err(|refusal| self.inlet.refused(signal, refusal, link.peer, "grpc"))?;
         let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let accepted = match self.accept(signal, held, context, link, "grpc") {
             Step::Ready(done) => done?,
@@ -296,13 +298,14 @@ impl Port {
             });
         };
         let pieces = Pieces::of(request.body_mut(), self.read_timeout);
-        let mut held = body::whole(pieces, self.inlet.budget(), self.limit).await?;
-        if let Some(encoding) = encoding {
-            held = self.inflated(encoding, held)?;
-        }
-        if media == Media::Json {
-            held = self.transcoded(signal, held)?;
-        }
+        let read = async {
+            let mut held = body::whole(pieces, self.inlet.budget(), self.limit).await?;
+            if let Some(encoding) = encoding {
+                held = self.inflated(encoding, held)?;
+            }
+            if media == Media::Json { self.transcoded(signal, held) } else { Ok(held) }
+        };
+        let held = read.await.inspect_err(|refusal| self.inlet.refused(signal, refusal, link.peer, "http"))?;
         let accepted = self.accept(signal, held, context, link, "http").done().await?;
         let answer = http_success(signal, &accepted, media);
         accepted.pace.over().await;

@@ -113,7 +113,8 @@ impl ShardView {
             ends.push((path, end));
         }
         cursors.write(&mut standing, true).map_err(io_at(&file))?;
-        let oldest = standing.consumers.values().map(|saved| saved.committed).min().unwrap_or(standing.end);
+        let holding = standing.consumers.values().filter(|saved| !saved.rests);
+        let oldest = holding.map(|saved| saved.committed).min().unwrap_or(standing.end);
         for (path, end) in ends {
             if matches!(what, What::Topic(_)) || end.is_some_and(|end| end <= oldest) {
                 release(&path, released).map_err(io_at(&path))?;

@@ -76,7 +76,8 @@ impl ShardView {
                     let dropped = DropReason::ALL.into_iter().zip(saved.dropped).filter(|(_, items)| *items > 0).collect();
                     let consumer = ConsumerStock {
                         name,
-                        committed: saved.committed,
+                        // Who rests begins at the end.
+                        committed: if saved.rests { u64::MAX } else { saved.committed },
                         delivered: saved.delivered,
                         dropped,
                         held: Lag::default(),
@@ -102,6 +103,7 @@ impl ShardView {
                     consumer.held = consumer.held.plus(lag);
                 }
             }
+            consumer.committed = consumer.committed.min(stock.end);
             consumer.is_exact = unknown <= 1;
             consumer.oldest = held.oldest.filter(|_| consumer.held.records > 0);
             stock.consumers.push(consumer);
