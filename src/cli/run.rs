@@ -141,6 +141,10 @@ async fn serve(checked: Checked, args: &RunArgs) -> ExitCode {
         }
     };
     own.finish().await;
+    if ended.hangs {
+        #[expect(clippy::exit, reason = "whatever else wants to end in order would wait for the disk, too")]
+        std::process::exit(i32::from(FAILED));
+    }
     if ended.broken {
         ExitCode::from(FAILED)
     } else if ended.undelivered.is_empty() {

@@ -124,11 +124,14 @@ impl Spine {
                 }
                 Some(journal) => {
                     let taking = if planned.kind == TopicKind::Ingest { journal.directory.shards() } else { 1 };
+                    // All of them or none: one that stayed open when another failed would have a second writer at the next try.
+                    let mut opened = Vec::new();
                     for number in 0..journal.directory.shards_of(&name, taking)? {
                         let shard = journal.directory.shard(id, &name, planned.signal, number, self.pace, room.clone())?;
-                        journal.shards.lock().push((name.clone(), shard.clone()));
+                        opened.push((name.clone(), shard.clone()));
                         shards.push(shard);
                     }
+                    journal.shards.lock().extend(opened);
                     taking
                 }
             };

@@ -24,8 +24,8 @@ use futures_util::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout_at},
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tracing::{error, info, warn};
 
@@ -37,7 +37,7 @@ use crate::{
     internal_telemetry::{self, Samples},
     journal::{DropReason, Persistence},
     pipeline::{Built, ConnectError, Definition, Definitions, Failed, Plan, Role, Spine, Surroundings},
-    runtime::{Shutdown, State, blocking},
+    runtime::{Shutdown, State},
     signal::ComponentId,
 };
 
@@ -53,6 +53,8 @@ pub struct Ended {
     pub undelivered: Vec<Undelivered>,
     /// A task ended by itself, or panicked: the process must not go on with a part missing.
     pub broken: bool,
+    /// A thread waits for a disk that does not answer: the process must not wait for it in turn.
+    pub hangs: bool,
 }
 
 /// Why a configuration that was built does not run. What ran before runs on.
@@ -270,6 +272,7 @@ impl Running {
         let started = Instant::now();
         let on_disk = self.spine.journal.is_some();
         // What is on disk is delivered after the next start; a stop does not wait for backends.
+        let drain_wish = drain_timeout;
         let drain_timeout = if on_disk { drain_timeout.min(DRAIN_ON_DISK) } else { drain_timeout };
         let deadline = started + drain_timeout;
         self.around.health.set_whole(State::Stopping);
@@ -316,19 +319,11 @@ impl Running {
             self.consumers.values_mut().filter(exporting).for_each(|reading| reading.ends.abort.cancel());
             join_all(self.consumers.values_mut().filter(exporting).map(Reading::wait)).await;
         }
-        let ended = self.undelivered(on_disk);
+        let mut ended = self.undelivered(on_disk);
 
-        let keepers = self.exporters.values_mut().map(|sending| sending.keeper.take());
-        let keepers = keepers.chain(self.connectors.values_mut().map(|connecting| connecting.keeper.take()));
-        join_all(keepers.flatten().map(Keeper::end)).await;
-        for (stop, keeper) in &mut self.keepers {
-            stop.cancel();
-            drop(keeper.wait().await);
-        }
-        if let Some(journal) = &self.spine.journal {
-            let held_items = self.held();
-            blocking(|| journal.close());
-            info!(held_items, "the journal is written; what it holds is delivered after the next start");
+        if !self.write_down(started + drain_wish, &hurry).await {
+            (ended.broken, ended.hangs) = (true, true);
+            return ended;
         }
         for Sending { destination, .. } in self.exporters.values() {
             if timeout_at(deadline.max(Instant::now() + FINISH), destination.exporter.finish()).await.is_err() {
@@ -346,6 +341,45 @@ impl Running {
         self.around.health.set_whole(State::Stopped);
         info!(seconds = started.elapsed().as_secs_f64(), "stopped");
         ended
+    }
+
+    /// Writes everything down. A disk that hangs is waited for until `last`, and after a second signal no longer than [`FINISH`]: false.
+    async fn write_down(&mut self, last: Instant, hurry: &Shutdown) -> bool {
+        let held_items = self.held();
+        let journal = self.spine.journal.clone();
+        let keepers = self.exporters.values_mut().map(|sending| sending.keeper.take());
+        let keepers = keepers.chain(self.connectors.values_mut().map(|connecting| connecting.keeper.take()));
+        let keepers: Vec<Keeper> = keepers.flatten().collect();
+        let writing = async {
+            join_all(keepers.into_iter().map(Keeper::end)).await;
+            for (stop, keeper) in &mut self.keepers {
+                stop.cancel();
+                drop(keeper.wait().await);
+            }
+            if let Some(journal) = journal {
+                // On a thread of its own, which a disk that hangs may keep.
+                drop(spawn_blocking(move || journal.close()).await);
+                info!(held_items, "the journal is written; what it holds is delivered after the next start");
+            }
+        };
+        let hurried = async {
+            hurry.cancelled().await;
+            sleep(FINISH).await;
+        };
+        tokio::select! {
+            biased;
+            () = writing => return true,
+            () = sleep_until(last.max(Instant::now() + FINISH)) => {}
+            () = hurried => {}
+        }
+        // Who drops the journal last waits for it: not this thread.
+        if let Some(journal) = self.spine.journal.clone() {
+            drop(spawn_blocking(move || journal.close()));
+        }
+        error!(
+            "the disk does not answer: the end does not wait for it. What was acknowledged is in the journal; some of it may be delivered twice"
+        );
+        false
     }
 
     /// What the consumers, which have ended, left undelivered.

@@ -10,6 +10,7 @@ mod tests;
 use std::path::PathBuf;
 
 use prometheus::{Gauge, IntCounter, IntGauge};
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::{
@@ -91,7 +92,15 @@ impl<'a> Reload<'a> {
 
     /// Reads, checks and applies. `hurry` cuts short what is waited for.
     pub(super) async fn reload(&mut self, running: &mut Running, hurry: &Shutdown) {
-        let outcome = match run::load_run(self.args) {
+        let args = self.args.clone();
+        // A pipe that nobody writes to, or a share that hangs, must not keep weir from stopping: then the thread is left to it.
+        let loading = spawn_blocking(move || run::load_run(&args));
+        let loaded = tokio::select! {
+            biased;
+            loaded = loading => loaded.unwrap_or_else(|error| Err(error.to_string())),
+            () = hurry.cancelled() => Err("the configuration was not read before the signal to stop came".to_owned()),
+        };
+        let outcome = match loaded {
             Ok(loaded) => self.apply(loaded, running, hurry).await,
             Err(message) => refused([message]),
         };

@@ -492,6 +492,27 @@ async fn red_counters_go_on_on_disk() {
     counts_on(true).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_nobody_writes_does_not_keep_weir_from_stopping() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("weir.yaml");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let a = Backend::start().await;
+    let exporters = format!("otlp_http: {}", a.exporter());
+    let mut weir =
+        Weir::start(&file(free_port(), "", &exporters, "traces: {receivers: [otlp], exporters: [otlp_http]}"), false).await;
+    let mut args = RunArgs::default();
+    args.config = args.config.with(&[path.display().to_string()]);
+    weir.reload.args = Box::leak(Box::new(args));
+    let hurry = Shutdown::new();
+    hurry.cancel();
+    timeout(Duration::from_secs(30), weir.reload.reload(&mut weir.running, &hurry)).await.unwrap();
+    weir.stop().await;
+    // The thread that waits for a writer ends with the test.
+    drop(std::fs::File::options().read(true).write(true).open(&path).unwrap());
+}
+
 #[test]
 fn keys_that_need_a_restart_are_told_by_name() {
     let of = |more: &str| {

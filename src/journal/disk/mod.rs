@@ -255,7 +255,9 @@ impl Directory {
             standing
         };
         let (names, clock) = (self.names.clone(), self.clock.clone());
-        let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync: self.sync, log, cursors, standing };
+        // A topic that receivers append to has the name of its signal.
+        let (sync, is_derived) = (self.sync, name != signal.as_str());
+        let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync, is_derived, log, cursors, standing };
         Ok(Arc::new(DiskShard::new(parts).map_err(io)?))
     }
 

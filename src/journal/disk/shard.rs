@@ -93,6 +93,8 @@ struct Inner {
     has_fault: AtomicBool,
     /// Records found damaged while reading.
     lost_records: AtomicU64,
+    /// What was made last from each reader's records before this start.
+    derived_before: Vec<LastDerived>,
 }
 
 #[derive(Default)]
@@ -126,6 +128,8 @@ pub(super) struct Parts {
     pub(super) names: Arc<Names>,
     pub(super) clock: Clock,
     pub(super) sync: bool,
+    /// Connectors append here, and want to know what they appended before.
+    pub(super) is_derived: bool,
     pub(super) log: Log,
     pub(super) cursors: CursorFile,
     pub(super) standing: Opened,
@@ -133,7 +137,7 @@ pub(super) struct Parts {
 
 impl DiskShard {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, log, cursors, standing } = parts;
+        let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, is_derived, log, cursors, standing } = parts;
         let is_damaged = matches!(standing, Opened::Damaged);
         let written_end = match &standing {
             Opened::Found(standing) => Some(standing.end),
@@ -144,7 +148,7 @@ impl DiskShard {
             Opened::Found(standing) => (standing.end, standing.consumers.into_iter().collect()),
             Opened::New | Opened::Damaged => (0, HashMap::new()),
         };
-        let inner = Arc::new(Inner {
+        let mut inner = Inner {
             topic,
             number,
             signal,
@@ -165,7 +169,13 @@ impl DiskShard {
             fault: Mutex::default(),
             has_fault: AtomicBool::new(false),
             lost_records: AtomicU64::new(0),
-        });
+            derived_before: Vec::new(),
+        };
+        if is_derived {
+            // Before anybody reads: a segment of an earlier life goes as soon as its readers are past it.
+            inner.derived_before = inner.last_derived()?;
+        }
+        let inner = Arc::new(inner);
         let now = Instant::now();
         let writer = Writer {
             inner: inner.clone(),
@@ -294,16 +304,19 @@ impl Inner {
                 for one in segment.chunk(&mut place, len)? {
                     let Found::Record(stored) = one else { continue };
                     let Some(from) = Meta::decode(&stored.meta).and_then(|meta| self.derivation(&meta)) else { continue };
-                    let same = |known: &&mut LastDerived| {
-                        let Derivation { reader, position } = &known.from;
-                        (reader, position.topic, position.shard) == (&from.reader, from.position.topic, from.position.shard)
-                    };
-                    match newest.iter_mut().find(same) {
+                    match newest.iter_mut().find(|known| is_of_one_log(&known.from, &from)) {
                         Some(known) if known.from == from => known.records += 1,
                         Some(known) => *known = LastDerived { from, records: 1 },
                         None => newest.push(LastDerived { from, records: 1 }),
                     }
                 }
+            }
+        }
+        for before in &self.derived_before {
+            match newest.iter_mut().find(|known| is_of_one_log(&known.from, &before.from)) {
+                Some(known) if known.from == before.from => known.records = known.records.max(before.records),
+                Some(_) => {}
+                None => newest.push(before.clone()),
             }
         }
         Ok(newest)
@@ -556,6 +569,10 @@ impl Inner {
         }
         number
     }
+}
+
+fn is_of_one_log(a: &Derivation, b: &Derivation) -> bool {
+    (&a.reader, a.position.topic, a.position.shard) == (&b.reader, b.position.topic, b.position.shard)
 }
 
 impl Shard for DiskShard {
