@@ -458,14 +458,18 @@ impl Log {
             }
         }
         bases.sort_unstable();
+        let mut nonces = now.0;
         for (base, path) in extents {
+            // Also where its segment is gone, and whatever the clock says: what is begun from now on must not look like what it tells of.
+            if let Some((nonce, _)) = extent_beside(&*disk, &path).map_err(io)? {
+                nonces = nonces.max(nonce.saturating_add(1));
+            }
             if bases.binary_search(&base).is_err() {
                 disk.remove(&path).map_err(io)?;
             }
         }
         let mut recovered = Recovered::default();
         let mut segments: VecDeque<Arc<Segment>> = VecDeque::new();
-        let mut nonces = now.0;
         for (number, base) in bases.iter().enumerate() {
             let path = directory.join(segment_name(*base));
             let limit = bases.get(number + 1).copied().unwrap_or(u64::MAX);
@@ -773,7 +777,7 @@ fn recover(
         Err(cause @ HeaderError::Newer(_)) => return Err(OpenError::Header { path: path.display().to_string(), cause }),
         // Made or reused, and not begun before the machine stopped.
         Ok(_) => {
-            disk.remove(path).map_err(io)?;
+            remove(disk, path).map_err(io)?;
             return Ok(None);
         }
         Err(cause) => {
@@ -808,7 +812,7 @@ fn recover(
                     } else if bytes < SEGMENT_HEADER_BYTES as u64 {
                         warn!(file = %path.display(), bytes, "an empty segment of the journal is let go");
                     }
-                    disk.remove(path).map_err(io)?;
+                    remove(disk, path).map_err(io)?;
                     return Ok(None);
                 }
                 None => {

@@ -946,8 +946,9 @@ fn whatever_the_disk_does_what_was_acknowledged_is_there() {
 /// By default: some ten seconds of a debug build.
 const SEEDS: u64 = 1000;
 
-/// Seeds that found something: a segment in the way of the next; places torn by a power cut; a spare file under its new name, not counted.
-const REGRESSIONS: &[u64] = &[0, 23, 102_803];
+/// Seeds that found something: a segment in the way of the next; places torn by a power cut; a spare file under its new name, not counted; an
+/// extent of an earlier life under a clock that went back.
+const REGRESSIONS: &[u64] = &[0, 23, 22_837, 102_803, 150_614, 317_501, 461_450, 618_048, 800_898];
 
 // === what the histories found, told shortly ===
 
@@ -1118,7 +1119,8 @@ impl LettersRun {
 
     fn start(&mut self) {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let open = || LetterStore::open(&disk, DIRECTORY.into(), true, 4 << 20, UnixNanos(1));
+        let nonces = self.rng.next() >> 1;
+        let open = || LetterStore::open(&disk, DIRECTORY.into(), true, 4 << 20, UnixNanos(nonces));
         self.store = loop {
             if self.rng.chance(300) {
                 self.disk.0.lock().crash_in = Some(1 + self.rng.below(40) as u32);
@@ -1136,10 +1138,7 @@ impl LettersRun {
         };
         assert!(self.store.is_some(), "on a sound disk it does not start");
         self.check();
-        // Whatever became of those, from now on it stays.
-        let disk = self.disk.clone();
-        self.held = disk.calm(|| self.all()).into_iter().flatten().map(|(number, _)| number).collect();
-        self.unsure.clear();
+        // Whatever is there of those may be there without being synced, and go with a power cut or come back with one.
     }
 
     fn stop(&mut self) {
@@ -1204,7 +1203,7 @@ impl LettersRun {
 
 #[test]
 fn whatever_the_disk_does_letters_are_there_until_they_are_settled() {
-    for seed in 0..40 {
+    for seed in 0..300 {
         let done = std::panic::catch_unwind(|| LettersRun::run(seed));
         assert!(done.is_ok(), "seed {seed} fails");
     }

@@ -173,13 +173,19 @@ impl LetterStore {
             if extent.sums.of(|source| source == SETTLED).records == 0 {
                 continue;
             }
-            let mut place = ReadPlace::start_of(segment.base);
+            // A write that was torn by a power cut may have left what it settles and not what stands for that.
+            let (mut place, mut whole_since) = (ReadPlace::start_of(segment.base), segment.base);
             while place.at < extent.len {
                 for found in segment.chunk(&mut place, extent.len).map_err(io)? {
-                    if let Found::Record(stored) = found
-                        && stored.header.source == SETTLED
-                    {
-                        settled(&stored.payload).for_each(|letter| books.settle(&letter));
+                    match found {
+                        Found::Lost { to, .. } => whole_since = to,
+                        Found::Record(stored) if stored.header.source == SETTLED => {
+                            let before = stored.meta.first_chunk().map_or(0, |count| u64::from_le_bytes(*count));
+                            if stored.header.offset.saturating_sub(before) >= whole_since {
+                                settled(&stored.payload).for_each(|letter| books.settle(&letter));
+                            }
+                        }
+                        Found::Record(_) => {}
                     }
                 }
             }
@@ -198,7 +204,9 @@ impl LetterStore {
     pub fn append(&self, letters: &[&Letter], gone: &[LetterRef], now: UnixNanos) -> Result<Lag, LettersError> {
         let mut entries: Vec<Entry> = letters.iter().map(|letter| entry(letter)).collect();
         if !gone.is_empty() {
-            entries.push(Entry { source: SETTLED, received: now, items: 0, meta: Vec::new(), payload: list(gone) });
+            // With how many letters stand before it in this write: without them it does not count.
+            let meta = (letters.len() as u64).to_le_bytes().to_vec();
+            entries.push(Entry { source: SETTLED, received: now, items: 0, meta, payload: list(gone) });
         }
         let bytes: u64 = entries.iter().map(Entry::bytes).sum();
         if entries.iter().any(|entry| entry.bytes() > RECORD_BYTES_MAX) {
