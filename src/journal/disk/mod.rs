@@ -51,7 +51,10 @@ use self::{
     shard::Parts,
 };
 use super::TopicId;
-use crate::{runtime::Clock, signal::Signal};
+use crate::{
+    runtime::Clock,
+    signal::{Signal, UnixNanos},
+};
 
 pub use letters::{FoundLetters, LetterStore, LettersError, Reading, RequestFile};
 pub use place::choose_directory;
@@ -237,7 +240,7 @@ impl Directory {
             }
         };
         let options = Options { signal, shard: number, segment_bytes: self.segment_bytes, sync: self.sync };
-        let now = self.clock.now();
+        let now = UnixNanos(first_nonce(self.clock.now()));
         let (log, recovered) = Log::open(self.disk.clone(), directory.clone(), options, self.quota.clone(), end_min, now)?;
         if recovered.lost_records > 0 {
             warn!(
@@ -328,4 +331,14 @@ fn escaped(name: &str) -> String {
         }
     }
     out
+}
+
+/// Where the nonces of new segments begin: at random, because a clock may go back to where an earlier life had the same.
+fn first_nonce(now: UnixNanos) -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness the clock has to do.
+    match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes) >> 1,
+        Err(_) => now.0,
+    }
 }
