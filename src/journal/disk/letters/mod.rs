@@ -140,6 +140,11 @@ impl Books {
     }
 }
 
+/// Whether some segment (base → end) holds this offset.
+fn lies_in(segments: &BTreeMap<u64, u64>, offset: u64) -> bool {
+    segments.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
+}
+
 /// What opening found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FoundLetters {
@@ -168,6 +173,8 @@ impl LetterStore {
             books.held = books.held.plus(lag);
         }
         let io = |cause| OpenError::Io { path: directory.display().to_string(), cause };
+        let segments: BTreeMap<u64, u64> =
+            log.segments.all().iter().map(|segment| (segment.base, segment.extent().end)).collect();
         for segment in log.segments.all() {
             let extent = segment.extent();
             if extent.sums.of(|source| source == SETTLED).records == 0 {
@@ -182,7 +189,11 @@ impl LetterStore {
                         Found::Record(stored) if stored.header.source == SETTLED => {
                             let before = stored.meta.first_chunk().map_or(0, |count| u64::from_le_bytes(*count));
                             if stored.header.offset.saturating_sub(before) >= whole_since {
-                                settled(&stored.payload).for_each(|letter| books.settle(&letter));
+                                // Of letters that are there: another one may get the offset of one that is gone.
+                                let there = |letter: &LetterRef| {
+                                    letter.offset < stored.header.offset && lies_in(&segments, letter.offset)
+                                };
+                                settled(&stored.payload).filter(there).for_each(|letter| books.settle(&letter));
                             }
                         }
                         Found::Record(_) => {}

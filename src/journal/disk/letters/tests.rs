@@ -163,3 +163,37 @@ fn a_filter_takes_what_it_says_and_a_replay_spares_what_was_taken_in_part() {
         request(5, 1001).takes(4, &rejected) && !request(5, 1001).takes(5, &rejected) && !request(5, 1000).takes(4, &rejected)
     );
 }
+
+#[test]
+fn what_is_settled_and_was_never_there_settles_nothing() {
+    let directory = TempDir::new().unwrap();
+    {
+        let (store, _) = open(directory.path());
+        put(&store, 1..3);
+        let far = [2, 3, 1 << 40, u64::MAX].map(|offset| LetterRef { offset, items: 7, bytes: 7 });
+        let entry = Entry { source: SETTLED, received: UnixNanos(1), items: 0, meta: Vec::new(), payload: list(&far) };
+        store.log.lock().append(&[entry], UnixNanos(1)).unwrap();
+    }
+    let (store, _) = open(directory.path());
+    put(&store, 3..4);
+    assert_eq!((numbers(&store), store.held().items), (vec![1, 2, 3], 6));
+}
+
+#[test]
+fn a_torn_write_does_not_settle_what_it_was_to_replace() {
+    let directory = TempDir::new().unwrap();
+    {
+        let (store, _) = open(directory.path());
+        put(&store, 1..2);
+        let (old, _) = all(&store).remove(0);
+        store.append(&[&letter(9, 100)], &[old], UnixNanos(2)).unwrap();
+        assert_eq!(numbers(&store), [9]);
+    }
+    let path = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let path = path.into_iter().find(|path| path.extension().is_some_and(|one| one == "log")).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(100).position(|some| some == [9; 100]).unwrap();
+    bytes[at] = 0;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(numbers(&open(directory.path()).0), [1]);
+}
