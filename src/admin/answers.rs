@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{Admin, VERSION, report, standing, stream};
+use super::{Admin, VERSION, removal, report, standing, stream};
 use crate::{
     runtime::Shutdown,
     tap::{Ask, OpenError},
@@ -39,11 +39,11 @@ impl Answers {
         let path = request.uri().path().to_owned();
         let wanted = match path.as_str() {
             "/v1" | "/v1/live" => Method::GET,
-            "/v1/tap" | "/v1/standing" => Method::POST,
+            "/v1/tap" | "/v1/standing" | "/v1/remove" => Method::POST,
             _ => {
                 return refuse(
                     StatusCode::NOT_FOUND,
-                    "there is GET /v1, GET /v1/live, POST /v1/tap and POST /v1/standing; is this weir older than what asks it?",
+                    "there is GET /v1, GET /v1/live, POST /v1/tap, POST /v1/standing and POST /v1/remove; is this weir older than what asks it?",
                 );
             }
         };
@@ -58,6 +58,13 @@ impl Answers {
             },
             "/v1/standing" => match read(request).await {
                 Ok(records) => say(&standing::of(&self.admin.board, records)),
+                Err(refused) => *refused,
+            },
+            "/v1/remove" => match read(request).await {
+                Ok(asked) => match removal::of(&self.admin.board, asked).await {
+                    Ok(removed) => say(&removed),
+                    Err((status, message)) => refuse(status, &message),
+                },
                 Err(refused) => *refused,
             },
             _ => say(&json!({ "version": VERSION, "weir": env!("CARGO_PKG_VERSION"), "pid": std::process::id() })),

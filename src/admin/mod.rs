@@ -1,6 +1,6 @@
 //! The admin socket: what a running weir tells its owner, over a socket file that nobody else can open.
 //!
-//! In:   HTTP/1.1 requests of `weir tap`, `weir plan --live`, `weir journal where`, and of whoever has curl.
+//! In:   HTTP/1.1 requests of `weir tap`, `weir plan --live`, `weir journal where`, `weir journal rm`, and of whoever has curl.
 //! Out:  JSON; of a tap one line after another.
 //! Full: 16 connections and [`TAPS_MAX`](crate::tap::TAPS_MAX) taps; bodies of requests 256 KiB, read within 5 s. See `tap` for slow readers.
 //! Lost: samples of a tap, counted.
@@ -10,6 +10,8 @@
 //! GET  /v1/live      a Report
 //! POST /v1/tap       an Ask → lines: {"ready": …} first; Rows, or OTLP/JSON with a key `weir`; {"lost": …} now and then; {"end": …} last
 //! POST /v1/standing  Records → Standings: what is only in memory about them
+//! POST /v1/remove    a Removal → Removed: what was held for a consumer that the configuration does not have is let go, and that is on disk.
+//!                    404: it never stood there; 409: it is in the configuration; 503: ask again
 //! ```
 //!
 //! ```sh
@@ -19,6 +21,7 @@
 //! A change that a reader of version 1 does not understand gets another path. Errors are `{"error": "…"}` with a status that fits.
 
 mod answers;
+mod removal;
 mod report;
 mod standing;
 mod stream;
@@ -37,7 +40,8 @@ use crate::{
     transport::server::{Bound, LocalError},
 };
 use answers::Answers;
-pub use report::{Amount, Books, Consumer, Destination, Flights, JournalRoom, Rate, Report, TopicReport};
+pub use removal::{Removal, Removed};
+pub use report::{Amount, Books, Consumer, Destination, Flights, JournalRoom, Orphan, Rate, Report, TopicReport};
 pub use standing::{RECORDS_MAX, RecordPlace, Records, StandingOf, Standings};
 
 /// Of the protocol.

@@ -9,7 +9,8 @@ use super::{Admin, VERSION};
 use crate::{
     delivery::Live,
     journal::{self, DropReason, Lag},
-    runtime::State,
+    pipeline::Orphaned,
+    runtime::{State, blocking},
     signal::UnixNanos,
 };
 
@@ -30,8 +31,22 @@ pub struct Report {
     pub journal: Option<JournalRoom>,
     pub topics: Vec<TopicReport>,
     pub consumers: Vec<Consumer>,
+    /// Consumers that the configuration does not have, and what the journal holds for them.
+    #[serde(default)]
+    pub orphans: Vec<Orphan>,
     /// Whether the books of every consumer balance.
     pub balanced: bool,
+}
+
+/// What lies in a topic for a consumer that the configuration does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphan {
+    pub consumer: String,
+    pub topic: String,
+    /// At most: which of the records were for it is not kept.
+    pub held: Amount,
+    /// Items that were let go by `weir journal rm`.
+    pub removed_items: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +147,15 @@ pub struct Destination {
 pub(super) fn of(admin: &Admin, started: Instant) -> Report {
     let now = admin.clock.now();
     let consumers: Vec<Consumer> = admin.board.consumers().iter().map(|live| consumer(live, now)).collect();
-    let journal = admin.board.journal().map(|journal| {
+    let journal = admin.board.journal();
+    let orphans = journal.as_ref().map(|journal| blocking(|| journal.orphans())).unwrap_or_default();
+    let orphans = orphans.into_iter().map(|Orphaned { consumer, topic, held, removed_items }| Orphan {
+        consumer,
+        topic,
+        held: held.into(),
+        removed_items,
+    });
+    let journal = journal.map(|journal| {
         let (bytes, bytes_max) = journal.usage();
         JournalRoom { directory: journal.path().display().to_string(), bytes, bytes_max, dead_letters: journal.letters().into() }
     });
@@ -156,6 +179,7 @@ pub(super) fn of(admin: &Admin, started: Instant) -> Report {
         refusing: admin.health.readiness().err().filter(|_| admin.health.whole() == State::Ok),
         journal,
         topics: topics.collect(),
+        orphans: orphans.collect(),
         balanced: consumers.iter().all(|consumer| consumer.books.balanced),
         consumers,
     }

@@ -283,7 +283,10 @@ pub enum JournalCommand {
     /// A weir that runs on the directory does it at once, otherwise the next start. A letter is gone once it is delivered; one that is refused
     /// again is kept, with one more attempt. `partial` letters hold what the backend took, too, and are meant only by `--reason partial`.
     Replay(ReplayArgs),
-    /// Let go what is held for a consumer that is no longer in the configuration, a whole topic, or dead letters. weir must not run on the
+    /// Let go what is held for a consumer that is no longer in the configuration, a whole topic, or dead letters.
+    ///
+    /// A weir that runs lets go what it holds for a --consumer itself, asked through its admin socket: done when that is on disk, refused where
+    /// the configuration has the consumer, and counted `dropped{removed}` in its books. For a --topic or --letters no weir may run on the
     /// directory.
     Rm(RmArgs),
 }

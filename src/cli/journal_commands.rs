@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
@@ -21,9 +22,10 @@ use super::{
     live,
     run::say,
     start::{self, TABLES},
+    tap::refusal,
 };
 use crate::{
-    admin::{RECORDS_MAX, RecordPlace, Records, SOCKET, StandingOf, Standings},
+    admin::{Orphan, RECORDS_MAX, RecordPlace, Records, Removal, Removed, Report, SOCKET, StandingOf, Standings},
     journal::{
         Lag,
         inspect::{ConsumerStock, Entry, InspectError, Journal, JournalRecord, LostRecords, Places, ShardView, Stock, What},
@@ -33,7 +35,7 @@ use crate::{
         json,
         view::{LogRecordView, MetricView, PointView, ResourceView, SpanView},
     },
-    pipeline::{File, Plan},
+    pipeline::{File, Plan, RemoveError},
     runtime::Clock,
     signal::{Signal, UnixNanos},
     transport::local,
@@ -44,6 +46,9 @@ const STANDINGS_BYTES_MAX: u64 = 16 << 20;
 /// How what is said of a record begins that a consumer is not past.
 const HELD: &str = "held";
 
+/// Where `--yes` was not said.
+pub(super) const NOT_YET: &str = "nothing was removed; --yes lets go what stands above, and it is not delivered to anybody";
+
 /// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
@@ -51,6 +56,9 @@ pub(super) enum Failed {
     Wrong(String),
     #[error(transparent)]
     Journal(#[from] InspectError),
+    /// What the weir that runs says, or does not.
+    #[error("{0}")]
+    Running(String),
     #[error("stdout: {0}")]
     Out(#[from] io::Error),
     /// Diagnostics were shown already.
@@ -593,7 +601,64 @@ fn standing(found: &Found, consumer: &ConsumerStock, record: &JournalRecord) -> 
     }
 }
 
+/// Has the weir that runs let go what it holds for a consumer. `None`: none runs, or none that answers.
+fn rm_running(found: &Found, consumer: &str, yes: bool, out: &mut dyn Write) -> Result<Option<u8>, Failed> {
+    let away = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    let ask = |path: &str, body: Option<&[u8]>| local::ask(&found.socket, path, body);
+    let unanswered = |error: io::Error| Failed::Running(unanswered(&found.socket, &error));
+    if !yes {
+        let answer = match ask("/v1/live", None) {
+            Err(error) if away(&error) => return Ok(None),
+            answer => answer.map_err(unanswered)?,
+        };
+        let report: Report = read_answer(answer).map_err(unanswered)?;
+        let orphans: Vec<_> = report.orphans.iter().filter(|orphan| orphan.consumer == *consumer).collect();
+        if orphans.is_empty() && report.consumers.iter().any(|known| known.name == *consumer) {
+            return Err(Failed::Wrong(RemoveError::Configured(consumer.to_owned()).to_string()));
+        }
+        for Orphan { topic, held, .. } in orphans {
+            let held = Lag { records: held.records, items: held.items, bytes: held.bytes };
+            writeln!(out, "{topic}  {consumer}: holds up to {}", amount_text(held))?;
+        }
+        out.flush()?;
+        return Err(Failed::Wrong(NOT_YET.to_owned()));
+    }
+    let body = serde_json::to_vec(&Removal { consumer: consumer.to_owned() }).map_err(io::Error::from)?;
+    let answer = match ask("/v1/remove", Some(&body)) {
+        Err(error) if away(&error) => return Ok(None),
+        answer => answer.map_err(unanswered)?,
+    };
+    match answer.status {
+        200 => {}
+        404 | 409 => return Err(Failed::Wrong(refusal(answer))),
+        _ => return Err(Failed::Running(refusal(answer))),
+    }
+    let Removed { held, items } = read_answer(answer).map_err(unanswered)?;
+    if items == 0 && held.records == 0 {
+        writeln!(out, "nothing is held for `{consumer}` any more")?;
+    } else {
+        writeln!(
+            out,
+            "removed by the weir that runs: {} of `{consumer}` are dropped{{removed}} in its books now; {} of the journal are no longer held for it",
+            counted(items, "item"),
+            size(held.bytes)
+        )?;
+    }
+    Ok(Some(0))
+}
+
+/// # Errors
+/// It is too long, or is not what is expected.
+fn read_answer<T: DeserializeOwned>(answer: local::Answer) -> io::Result<T> {
+    Ok(serde_json::from_slice(&answer.whole(STANDINGS_BYTES_MAX)?)?)
+}
+
 fn rm(found: &Found, args: &RmArgs, out: &mut dyn Write) -> Result<u8, Failed> {
+    if let Some(consumer) = &args.consumer
+        && let Some(code) = rm_running(found, consumer, args.yes, out)?
+    {
+        return Ok(code);
+    }
     let what = match (&args.consumer, &args.topic) {
         (Some(consumer), _) => What::Consumer(consumer),
         (None, Some(topic)) => What::Topic(topic),
@@ -616,9 +681,7 @@ fn rm(found: &Found, args: &RmArgs, out: &mut dyn Write) -> Result<u8, Failed> {
     }
     if !args.yes {
         out.flush()?;
-        return Err(Failed::Wrong(
-            "nothing was removed; --yes lets go what stands above, and it is not delivered to anybody".to_owned(),
-        ));
+        return Err(Failed::Wrong(NOT_YET.to_owned()));
     }
     let released = found.journal.remove(what)?;
     writeln!(out, "removed; {} with {} let go", counted(released.segments as u64, "segment"), size(released.bytes))?;
@@ -674,6 +737,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
+        admin::Amount,
         cli::{Arguments, arguments::Command},
         journal::{
             Directory, LagBound, NewRecord, OnOverflow, Persistence, Settled, Shard as _, SourceId, Sources, Subscriber, Topic,
@@ -833,6 +897,31 @@ pub(super) mod tests {
         // Its listener is gone: what lies on disk is told all the same.
         let (code, told) = weir(path, &["where", TRACE]).unwrap();
         assert!(code == 0 && told.contains("forward in pipeline traces  held: not delivered yet"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_weir_that_runs_lets_go_itself_what_it_holds_for_who_is_gone() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        written(path).await;
+        let held = Amount { records: 4, items: 6, bytes: 600 };
+        let mut report = live::tests::report();
+        report.orphans[0] = Orphan { consumer: "old".to_owned(), topic: "traces".to_owned(), held, removed_items: 0 };
+        let report = serde_json::to_string(&report).unwrap();
+        let removed = serde_json::to_string(&Removed { held, items: 6 }).unwrap();
+        let again = serde_json::to_string(&Removed { held: Amount::default(), items: 0 }).unwrap();
+        let running = answering(&path.join(SOCKET), vec![report.clone(), report, removed, again]);
+        let remove = |words: &[&str]| weir(path, &[&["rm", "--consumer"], words].concat());
+        assert!(remove(&["old"]).unwrap_err().contains("--yes"));
+        let known = "otlp_grpc/eu in pipeline traces";
+        assert!(remove(&[known]).unwrap_err().contains("is in the configuration that runs"));
+        let done = remove(&["old", "--yes"]).unwrap().1;
+        assert!(done.contains("6 items of `old` are dropped{removed}"), "{done}");
+        assert_eq!(remove(&["old", "--yes"]).unwrap().1, "nothing is held for `old` any more\n");
+        let asked: Vec<String> = running.join().unwrap();
+        let paths: Vec<&str> = asked.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+        assert_eq!(paths, ["/v1/live", "/v1/live", "/v1/remove", "/v1/remove"]);
+        assert!(weir(path, &["ls"]).unwrap().1.contains("  old  "), "nothing was done behind its back");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     FAILED,
     arguments::{DumpArgs, LetterArgs, ReplayArgs, RmArgs, Since, TraceId},
-    journal_commands::{Failed, Filter, Found, amount_text, counted, lost_text, size, span, time},
+    journal_commands::{Failed, Filter, Found, NOT_YET, amount_text, counted, lost_text, size, span, time},
     run::say,
 };
 use crate::{
@@ -325,9 +325,7 @@ pub(super) fn rm(journal: &Journal, args: &RmArgs, out: &mut dyn Write) -> Resul
     }
     if !args.yes {
         out.flush()?;
-        return Err(Failed::Wrong(
-            "nothing was removed; --yes lets go what stands above, and it is not delivered to anybody".to_owned(),
-        ));
+        return Err(Failed::Wrong(NOT_YET.to_owned()));
     }
     let (removed, released) = journal.remove_letters(&filter)?;
     writeln!(out, "removed {}; {} let go", amount_text(removed).replacen("record", "letter", 1), size(released.bytes))?;

@@ -17,7 +17,7 @@ use super::{
     tap::refusal,
 };
 use crate::{
-    admin::{Amount, Consumer, Report, TopicReport},
+    admin::{Amount, Consumer, Orphan, Report, TopicReport},
     transport::local,
 };
 
@@ -123,6 +123,7 @@ pub(super) fn text(report: &Report) -> String {
     for consumer in &report.consumers {
         of_consumer(consumer, &mut out);
     }
+    orphans(&report.orphans, &mut out);
     let verdict = if report.balanced {
         "the books balance: accepted = delivered + dropped + held, for every consumer"
     } else {
@@ -130,6 +131,29 @@ pub(super) fn text(report: &Report) -> String {
     };
     line!(out, "\n{verdict}");
     out
+}
+
+/// What is held for nobody who runs, and how to be rid of it.
+fn orphans(all: &[Orphan], out: &mut String) {
+    let held: Vec<&Orphan> = all.iter().filter(|orphan| orphan.held.records > 0).collect();
+    if held.is_empty() {
+        return;
+    }
+    line!(out, "\nheld for consumers that are not in the configuration, until they are back or it is let go");
+    let mut before = "";
+    for Orphan { consumer, topic, held, .. } in held {
+        if consumer != before {
+            line!(out, "  {consumer}");
+            line!(out, "    let it go    weir journal rm --consumer {} --yes", quoted(consumer));
+            before = consumer;
+        }
+        line!(out, "    in {topic:<9} at most {}", amount(held));
+    }
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 fn of_consumer(consumer: &Consumer, out: &mut String) {
@@ -266,6 +290,12 @@ pub(super) mod tests {
             journal: None,
             topics: vec![topic],
             consumers: vec![consumer],
+            orphans: vec![Orphan {
+                consumer: "otlp_grpc/old in pipeline traces".to_owned(),
+                topic: "traces".to_owned(),
+                held: lag,
+                removed_items: 0,
+            }],
             balanced: true,
         }
     }
@@ -280,6 +310,8 @@ pub(super) mod tests {
             "FAILING for 1m19s, 9 attempts in a row, next in 2.0s: connection refused",
             "parked       2 requests, 1.0 KiB, next in 1.5s: UNAVAILABLE: try later",
             "accepted 100 = delivered 7 + dropped 3 (rejected 3, in the dead letters) + held 90",
+            "weir journal rm --consumer 'otlp_grpc/old in pipeline traces' --yes",
+            "in traces    at most 90 items, 2 records, 2.0 KiB",
             "the books balance",
         ] {
             assert!(page.contains(told), "{told}\n{page}");

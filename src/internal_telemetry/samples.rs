@@ -73,6 +73,17 @@ impl Samples {
         );
     }
 
+    /// What the journal holds for a consumer that the configuration does not have.
+    pub fn orphan(&mut self, orphan: &Orphan<'_>) {
+        let labels = [("consumer", orphan.consumer), ("topic", orphan.topic)];
+        let help = "Items, at most, that are held for a consumer that the configuration does not have.";
+        self.gauge(names::JOURNAL_ORPHAN_ITEMS, help, &labels, orphan.items as f64);
+        let help = "Bytes, at most, that are held for a consumer that the configuration does not have.";
+        self.gauge(names::JOURNAL_ORPHAN_BYTES, help, &labels, orphan.bytes as f64);
+        let help = "Items that were let go for a consumer that the configuration does not have, by `weir journal rm`.";
+        self.counter(names::JOURNAL_ORPHAN_REMOVED, help, &labels, orphan.removed_items);
+    }
+
     /// A consumer's books: the law is `accepted = delivered + Σ dropped + held`, and each term is counted by itself.
     pub fn books(&mut self, books: &Books<'_>) {
         let labels = [("pipeline", books.pipeline), ("component", books.component), ("signal", books.signal)];
@@ -208,4 +219,15 @@ pub struct Lag<'a> {
     pub parked_requests: u64,
     /// `None`: it delivers to nobody outside.
     pub failing_seconds: Option<f64>,
+}
+
+/// What one topic holds for a consumer that the configuration does not have.
+#[derive(Debug, Clone, Copy)]
+pub struct Orphan<'a> {
+    /// As `weir journal ls` names it.
+    pub consumer: &'a str,
+    pub topic: &'a str,
+    pub items: u64,
+    pub bytes: u64,
+    pub removed_items: u64,
 }

@@ -28,10 +28,12 @@ pub enum DropReason {
     Shutdown,
     /// The disk gave back something else than was written to it.
     Damaged,
+    /// Somebody let go what was held for a consumer that the configuration does not have (`weir journal rm`).
+    Removed,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Lag,
         Self::Expired,
         Self::Rejected,
@@ -41,6 +43,7 @@ impl DropReason {
         Self::Nop,
         Self::Shutdown,
         Self::Damaged,
+        Self::Removed,
     ];
 
     /// The value of the label `reason`.
@@ -55,6 +58,7 @@ impl DropReason {
             Self::Nop => "nop",
             Self::Shutdown => "shutdown",
             Self::Damaged => "damaged",
+            Self::Removed => "removed",
         }
     }
 }

@@ -23,8 +23,8 @@ mod topic;
 
 pub use cursor::{Accounts, Cursor, Marks, Oldest, Place, Settled, Waker};
 pub use disk::{
-    Directory, DirectoryError, DiskShard, FoundLetters, LetterStore, LettersError, Persistence, Reading, RequestFile, StateError,
-    StateFile, choose_directory, inspect,
+    Directory, DirectoryError, DiskShard, FoundLetters, LetterStore, LettersError, Orphan, Persistence, Reading, Removing,
+    RequestFile, StateError, StateFile, choose_directory, inspect,
 };
 pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
 pub use letters::{Letter, LetterFilter, LetterRef, MESSAGE_BYTES_MAX, Note, Origin, Refusal, ReplayRequest};

@@ -9,6 +9,7 @@ mod build;
 mod definition;
 mod draw;
 pub mod file;
+mod open_journal;
 mod plan;
 mod spine;
 
@@ -17,5 +18,6 @@ pub use build::{Built, BuiltChain, BuiltExporter, BuiltExtension, ConnectError, 
 pub use definition::{Changes, Definition, Definitions, Part};
 pub use draw::Form;
 pub use file::File;
+pub use open_journal::{OpenJournal, Orphaned, RemoveError, Removed};
 pub use plan::{Plan, PlannedConnector, PlannedConsumer, PlannedTopic, Role, TopicKind};
-pub use spine::{OpenJournal, Spine, bell};
+pub use spine::{Spine, bell};

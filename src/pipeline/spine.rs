@@ -3,22 +3,20 @@
 //! A topic that was opened stays open while the process runs, also when the configuration has no use for it any more: it costs a thread that
 //! sleeps, and what lies in it for a consumer that comes back is still there.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::{Board, ConnectError, Plan, PlannedConsumer, Surroundings, TopicKind};
+use super::{Board, ConnectError, OpenJournal, Plan, PlannedConsumer, Surroundings, TopicKind};
 use crate::{
     delivery::{DeadLetters, Replayer, Takers},
     door::Budget,
-    internal_telemetry::Samples,
+    internal_telemetry::{self, Samples},
     journal::{
-        Directory, DirectoryError, DiskShard, DropReason, Lag, MemoryShard, Persistence, Shard, SourceId, StateFile, Topic,
-        TopicId, TopicNames, Waker,
+        Directory, DirectoryError, DropReason, MemoryShard, Persistence, Shard, SourceId, Topic, TopicId, TopicNames, Waker,
     },
-    signal::ComponentId,
+    signal::{ComponentId, Signal},
     tap::{At, Seen},
 };
 
@@ -67,8 +65,7 @@ impl Spine {
                 DeadLetters::on_disk(names.clone(), store, found, around.clock.clone(), &around.telemetry).map_err(cause)?
             }
         });
-        let of = |directory| OpenJournal { directory, shards: Mutex::default(), dead_letters: dead_letters.clone() };
-        let journal = directory.map(of).map(Arc::new);
+        let journal = directory.map(|directory| Arc::new(OpenJournal::new(directory, dead_letters.clone())));
         let clock = around.clock.clone();
         around.board.show(&around.telemetry, &around.taps, move || clock.now());
         if let Some(journal) = &journal {
@@ -78,6 +75,15 @@ impl Spine {
                 if let Some(journal) = journal.upgrade() {
                     let (used, max) = journal.usage();
                     samples.journal(used, max, journal.fault().is_some());
+                    for orphan in journal.orphans() {
+                        samples.orphan(&internal_telemetry::Orphan {
+                            consumer: &orphan.consumer,
+                            topic: &orphan.topic,
+                            items: orphan.held.items,
+                            bytes: orphan.held.bytes,
+                            removed_items: orphan.removed_items,
+                        });
+                    }
                 }
             });
         }
@@ -112,34 +118,61 @@ impl Spine {
             journal.directory.learn(self.names.all(), &sources)?;
         }
         for planned in &plan.topics {
-            let (id, name, room) = (self.names.number(&planned.name), planned.name.clone(), Arc::new(Notify::new()));
-            if self.topics.contains_key(&id) {
-                continue;
-            }
-            let mut shards: Vec<Arc<dyn Shard>> = Vec::new();
-            let taking = match &self.journal {
-                None => {
-                    shards.push(Arc::new(MemoryShard::new(id, 0, self.pace, room.clone())));
-                    1
-                }
-                Some(journal) => {
-                    let taking = if planned.kind == TopicKind::Ingest { journal.directory.shards() } else { 1 };
-                    // All of them or none: one that stayed open when another failed would have a second writer at the next try.
-                    let mut opened = Vec::new();
-                    for number in 0..journal.directory.shards_of(&name, taking)? {
-                        let shard = journal.directory.shard(id, &name, planned.signal, number, self.pace, room.clone())?;
-                        opened.push((name.clone(), shard.clone()));
-                        shards.push(shard);
-                    }
-                    journal.shards.lock().extend(opened);
-                    taking
-                }
-            };
-            let topic = Arc::new(Topic::of(id, name, planned.signal, room, shards).taking(taking));
-            self.board.topic(&topic);
-            self.topics.insert(id, topic);
+            self.open_topic(&planned.name, planned.signal, planned.kind == TopicKind::Ingest)?;
         }
+        self.open_left();
         Ok(())
+    }
+
+    fn open_topic(&mut self, name: &str, signal: Signal, is_ingest: bool) -> Result<(), DirectoryError> {
+        let (id, room) = (self.names.number(name), Arc::new(Notify::new()));
+        if self.topics.contains_key(&id) {
+            return Ok(());
+        }
+        let mut shards: Vec<Arc<dyn Shard>> = Vec::new();
+        let taking = match &self.journal {
+            None => {
+                shards.push(Arc::new(MemoryShard::new(id, 0, self.pace, room.clone())));
+                1
+            }
+            Some(journal) => {
+                let taking = if is_ingest { journal.directory.shards() } else { 1 };
+                // All of them or none: one that stayed open when another failed would have a second writer at the next try.
+                let mut opened = Vec::new();
+                for number in 0..journal.directory.shards_of(name, taking)? {
+                    let shard = journal.directory.shard(id, name, signal, number, self.pace, room.clone())?;
+                    opened.push((name.to_owned(), shard.clone()));
+                    shards.push(shard);
+                }
+                journal.shards.lock().extend(opened);
+                taking
+            }
+        };
+        let topic = Arc::new(Topic::of(id, name.to_owned(), signal, room, shards).taking(taking));
+        self.board.topic(&topic);
+        self.topics.insert(id, topic);
+        Ok(())
+    }
+
+    /// Opens what lies on disk of topics that no plan has had: it takes room, and may be held for consumers that come back or are let go.
+    fn open_left(&mut self) {
+        let Some(journal) = self.journal.clone() else { return };
+        let found = journal.directory.topics_found().unwrap_or_else(|error| {
+            warn!(%error, "topics of earlier configurations cannot be looked for; what lies in them stays");
+            Vec::new()
+        });
+        for name in found {
+            // As they are named; what else lies there no weir made.
+            let Some(signal) = name.split('/').next().and_then(Signal::parse) else { continue };
+            let is_ingest = name == signal.as_str();
+            self.names.number(&name);
+            let sources: Vec<String> = self.sources.iter().map(ToString::to_string).collect();
+            let opened =
+                journal.directory.learn(self.names.all(), &sources).and_then(|()| self.open_topic(&name, signal, is_ingest));
+            if let Err(error) = opened {
+                warn!(topic = name, %error, "a topic of an earlier configuration cannot be opened; what lies in it stays");
+            }
+        }
     }
 
     /// What sends dead letters once more; consumers are made known to it by [`Spine::takers`].
@@ -196,73 +229,4 @@ pub fn bell(planned: &PlannedConsumer, around: &Surroundings) -> Arc<Waker> {
             taps.show(seen.said(Some(DropReason::Lag.as_str()), "the consumer was further behind than it may be"));
         }
     }))
-}
-
-/// The journal on disk.
-pub struct OpenJournal {
-    directory: Directory,
-    /// With the names of their topics.
-    shards: Mutex<Vec<(String, Arc<DiskShard>)>>,
-    dead_letters: Arc<DeadLetters>,
-}
-
-/// The share of the journal's room (one of so many) at which states are saved at once, so that records can be let go.
-const PRESSED: u64 = 4;
-
-impl OpenJournal {
-    /// Says what is held for consumers that nobody runs.
-    pub fn warn_of_strangers(&self) {
-        let shards = self.shards.lock().clone();
-        for (topic, shard) in &shards {
-            for (consumer, lag) in shard.strangers() {
-                warn!(
-                    topic,
-                    consumer,
-                    records = lag.records,
-                    bytes = lag.bytes,
-                    "data is held for a consumer that this configuration does not have; it is kept until the consumer is back, or until `weir journal rm --consumer NAME --yes` lets it go"
-                );
-            }
-        }
-    }
-
-    /// The file for what a component remembers; `kind` is its section.
-    pub fn state(&self, kind: &str, id: &ComponentId) -> Result<StateFile, DirectoryError> {
-        self.directory.state(&format!("{kind}.{id}"))
-    }
-
-    /// Writes everything down and takes nothing more. Blocks until it is done.
-    pub fn close(&self) {
-        for (_, shard) in self.shards.lock().iter() {
-            shard.close();
-        }
-        self.dead_letters.close();
-    }
-
-    /// Why some topic takes no data now.
-    pub fn fault(&self) -> Option<String> {
-        self.shards.lock().iter().find_map(|(_, shard)| shard.fault())
-    }
-
-    /// Bytes that the segments take, and may take, dead letters with them.
-    pub fn usage(&self) -> (u64, u64) {
-        let (used, max) = self.directory.usage();
-        let (letters, letters_max) = self.dead_letters.store().map_or((0, 0), |store| store.usage());
-        (used + letters, max + letters_max)
-    }
-
-    /// Dead letters that are kept on disk.
-    pub fn letters(&self) -> Lag {
-        self.dead_letters.store().map_or_else(Lag::default, |store| store.held())
-    }
-
-    pub fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    /// Whether states should be saved now, so that it can let records go.
-    pub fn is_pressed(&self) -> bool {
-        let (used, max) = self.directory.usage();
-        used > max / PRESSED
-    }
 }

@@ -203,12 +203,15 @@ struct Weir {
 
 impl Weir {
     async fn start(yaml: &str, on_disk: bool) -> Self {
+        Self::start_in(yaml, on_disk.then(|| TempDir::new().unwrap())).await
+    }
+
+    async fn start_in(yaml: &str, directory: Option<TempDir>) -> Self {
         let around = Surroundings::new(Clock::system());
         let checked = match start::check_within(loaded(yaml), &around) {
             Ok(checked) => *checked,
             Err(loaded) => panic!("{:#?}", loaded.found.found),
         };
-        let directory = on_disk.then(|| TempDir::new().unwrap());
         let wish = |path: &Path| Persistence {
             shards: 1,
             directory: path.to_owned(),
@@ -437,6 +440,56 @@ async fn a_file_that_is_the_same_or_wrong_changes_nothing() {
     assert!(weir.stop().await.undelivered.is_empty());
     each_once(&sent, &a.counts());
     assert_eq!(sent.connects.load(Ordering::Relaxed), 2 + connects_of_those_that_do_not_keep(&sent), "connections were kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_for_a_consumer_that_went_is_shown_and_let_go_while_weir_runs() {
+    let a = Backend::start().await;
+    let (port, nobody) = (free_port(), free_port());
+    let alone =
+        file(port, "", &format!("otlp_http/a: {}", a.exporter()), "traces: {receivers: [otlp], exporters: [otlp_http/a]}");
+    let gone = "otlp_http/b in pipeline traces/b";
+    let both = file(
+        port,
+        "",
+        &format!("otlp_http/a: {}, otlp_http/b: {{endpoint: \"http://127.0.0.1:{nobody}\"}}", a.exporter()),
+        "traces: {receivers: [otlp], exporters: [otlp_http/a]}, traces/b: {receivers: [otlp], exporters: [otlp_http/b]}",
+    );
+    let weir = Weir::start(&both, true).await;
+    let clients = Clients::start(port);
+    clients.more(20).await;
+    let sent = clients.stop().await.taken.lock().len() as f64;
+    let orphan =
+        |weir: &Weir, what: &str| weir.number(&format!("weir_journal_orphan_{what}"), &[("consumer", gone), ("topic", "traces")]);
+    let removal = |weir: &Weir, consumer: &'static str| {
+        let journal = weir.reload.around.board.journal().unwrap();
+        async move { journal.remove_orphan(consumer).await.map(|removed| removed.items).map_err(|error| error.to_string()) }
+    };
+    let refused = removal(&weir, gone).await.unwrap_err();
+    assert!(refused.contains("is in the configuration that runs") && orphan(&weir, "items").is_none(), "{refused}");
+    let Weir { running, _directory: directory, .. } = weir;
+    running.stop(Duration::from_secs(30), Shutdown::new()).await;
+
+    // Without its whole topic: nobody takes traces any more.
+    let other = alone.replace("traces:", "logs:");
+    let mut weir = Weir::start_in(&other, directory).await;
+    assert_eq!(orphan(&weir, "items"), Some(sent));
+    assert!(orphan(&weir, "bytes") > Some(sent) && orphan(&weir, "removed_items") == Some(0.0));
+    assert_eq!(weir.take(&alone).await, Outcome::Applied);
+    assert_eq!(orphan(&weir, "items"), Some(sent));
+    let unknown = removal(&weir, "nobody").await.unwrap_err();
+    assert!(unknown.contains(gone), "{unknown}");
+    assert_eq!(removal(&weir, gone).await, Ok(sent as u64));
+    assert_eq!(removal(&weir, gone).await, Ok(0), "asked again");
+    assert_eq!((orphan(&weir, "items"), orphan(&weir, "removed_items")), (Some(0.0), Some(sent)));
+
+    assert_eq!(weir.take(&both).await, Outcome::Applied);
+    assert!(removal(&weir, gone).await.unwrap_err().contains("is in the configuration that runs"));
+    let consumer = [("component", "otlp_http/b"), ("pipeline", "traces/b"), ("signal", "traces")];
+    let books = |item: &str| weir.number(&format!("weir_consumer_{item}_items"), &consumer).unwrap();
+    let dropped = weir.number("weir_consumer_dropped_items", &[consumer[0], consumer[1], consumer[2], ("reason", "removed")]);
+    assert_eq!((books("accepted"), books("delivered"), dropped, books("held")), (sent, 0.0, Some(sent), 0.0));
+    weir.stop().await;
 }
 
 /// The sum of the counters of calls on a page.

@@ -22,6 +22,7 @@ pub mod inspect;
 mod letters;
 mod log;
 mod names;
+mod orphans;
 mod place;
 mod quota;
 mod shard;
@@ -57,6 +58,7 @@ use crate::{
 };
 
 pub use letters::{FoundLetters, LetterStore, LettersError, Reading, RequestFile};
+pub use orphans::{Orphan, Removing};
 pub use place::choose_directory;
 pub use shard::DiskShard;
 pub use state::{StateError, StateFile};
@@ -213,6 +215,16 @@ impl Directory {
             }
         }
         Ok(shards)
+    }
+
+    /// The names of the topics that lie there.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn topics_found(&self) -> Result<Vec<String>, inspect::InspectError> {
+        let mut names: Vec<String> = inspect::Journal::open(&self.path)?.shards()?.into_iter().map(|shard| shard.topic).collect();
+        names.dedup();
+        Ok(names)
     }
 
     /// Opens or makes a shard, and takes stock of what it holds.

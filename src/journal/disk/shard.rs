@@ -27,6 +27,7 @@ use super::{
     format::{Meta, PAYLOAD_BYTES_MAX, Stored},
     log::{Entry, Found, Log, LostRecords, ReadPlace, Segments, WriteError},
     names::Names,
+    orphans::Orphans,
 };
 use crate::{
     journal::{
@@ -59,23 +60,24 @@ const ROOM_CHECK: Duration = Duration::from_millis(250);
 
 /// One shard of a topic on disk.
 pub struct DiskShard {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Inner {
-    topic: TopicId,
+pub(super) struct Inner {
+    pub(super) topic: TopicId,
     number: u16,
     signal: Signal,
     room: Arc<Notify>,
     names: Arc<Names>,
     clock: Clock,
     ring: Mutex<Ring>,
-    segments: Arc<Segments>,
+    pub(super) segments: Arc<Segments>,
     /// Where each consumer reads the disk.
     places: Mutex<Vec<Arc<Mutex<ReadPlace>>>>,
     /// Consumers by name: where they stood at the start, or stand although the configuration no longer has them.
-    saved: Mutex<HashMap<String, Saved>>,
+    pub(super) saved: Mutex<HashMap<String, Saved>>,
+    pub(super) orphans: Orphans,
     /// Where the log ended when the places were written that were found at the start.
     end_before: u64,
     /// Where the shard ended when consumers left it in this run.
@@ -84,7 +86,7 @@ struct Inner {
     is_damaged: bool,
     /// Stateful consumers: the place that their snapshot covers, which stands for them on disk.
     covered: Mutex<HashMap<String, Saved>>,
-    queue: Mutex<Queue>,
+    pub(super) queue: Mutex<Queue>,
     wake: Condvar,
     /// Some consumer's place moved since it was written.
     moved: AtomicBool,
@@ -98,12 +100,12 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct Queue {
+pub(super) struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     /// The writer waits for so many.
     wanted: usize,
-    closing: bool,
+    pub(super) closing: bool,
 }
 
 impl Queue {
@@ -159,6 +161,7 @@ impl DiskShard {
             segments: log.segments.clone(),
             places: Mutex::default(),
             saved: Mutex::new(saved),
+            orphans: Orphans::default(),
             end_before,
             left: Mutex::default(),
             is_damaged,
@@ -190,26 +193,6 @@ impl DiskShard {
         };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
         Ok(Self { inner, writer: Mutex::new(Some(thread)) })
-    }
-
-    /// The names of consumers that stand here and are not of this configuration, with what they hold. Those that have everything rest from now
-    /// on: what comes is not for them.
-    pub fn strangers(&self) -> Vec<(String, Lag)> {
-        let saved = self.inner.saved.lock().clone();
-        let mut strangers: Vec<_> = saved
-            .into_iter()
-            .filter(|(_, saved)| !saved.rests)
-            .filter_map(|(name, saved)| Some((name, self.inner.segments.lag(saved.committed, u64::MAX, |_| true).ok()?)))
-            .collect();
-        for (name, _) in strangers.iter().filter(|(_, lag)| lag.records == 0) {
-            if let Some(saved) = self.inner.saved.lock().get_mut(name) {
-                saved.rests = true;
-                self.inner.moved();
-            }
-        }
-        strangers.retain(|(_, lag)| lag.records > 0);
-        strangers.sort_by(|(a, _), (b, _)| a.cmp(b));
-        strangers
     }
 }
 
@@ -247,7 +230,7 @@ impl Inner {
                     error!(
                         topic,
                         consumers,
-                        "part of it is held for consumers that this configuration does not have: `weir journal ls` shows how much; stop weir and let it go with `weir journal rm --consumer NAME --yes`"
+                        "part of it is held for consumers that this configuration does not have: `weir plan --live` shows how much, `weir journal rm --consumer NAME --yes` lets it go"
                     );
                 }
             }
@@ -322,11 +305,11 @@ impl Inner {
         Ok(newest)
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock()
     }
 
-    fn moved(&self) {
+    pub(super) fn moved(&self) {
         if !self.moved.swap(true, Ordering::Relaxed) {
             // Not between the writer's look and its sleep.
             drop(self.queue.lock());
@@ -523,13 +506,17 @@ impl Inner {
     fn join(&self, ring: &mut Ring, subscriber: &Subscriber, waker: &Arc<Waker>, counted: u64, known: (Lag, Lag)) -> usize {
         let end = ring.end();
         let mut saved = self.place_before(&subscriber.name);
-        if let Some(saved) = saved.as_mut().filter(|saved| saved.rests) {
-            saved.committed = end;
-        }
+        let (mut unread, late) = match saved.as_mut().filter(|saved| saved.rests) {
+            Some(saved) => {
+                // Also what was counted before somebody let it go.
+                saved.committed = end;
+                Default::default()
+            }
+            None => known,
+        };
         self.saved.lock().remove(&*subscriber.name);
         self.left.lock().remove(&*subscriber.name);
         let number = ring.subscribe(subscriber, waker.clone());
-        let (mut unread, late) = known;
         if let Some(saved) = &saved {
             // What was there when the place was noted and is not: where the consumer finds the gap, or at the latest at the tail, it is counted as
             // lost.
@@ -904,6 +891,8 @@ impl Writer {
         }
         inner.moved.store(false, Ordering::Relaxed);
         self.written = Instant::now();
+        let awaiting = inner.orphans.waiting();
+        sync |= self.sync && !awaiting.is_empty();
         let mut standing = inner.standing();
         let holding = standing.consumers.values().filter(|saved| !saved.rests);
         let lowest = holding.map(|saved| saved.committed).min().unwrap_or(standing.end);
@@ -912,6 +901,10 @@ impl Writer {
         if let Err(error) = self.cursors.write(&mut standing, sync) {
             warn!(topic = inner.topic.0, %error, "the consumers' places could not be written; after a crash more is delivered twice");
             return;
+        }
+        // Who asked may be gone.
+        for told in awaiting {
+            told.send(()).unwrap_or_default();
         }
         self.written_end = Some(standing.end);
         self.is_unsynced = self.sync && !sync;

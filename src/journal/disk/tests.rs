@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::{
     super::{
-        Accounts, AppendError, Cursor, LagBound, NewRecord, OnOverflow, Record, Settled, Shard, SourceId, Sources, Subscriber,
-        Topic,
+        Accounts, AppendError, Cursor, DropReason, Lag, LagBound, NewRecord, OnOverflow, Record, Settled, Shard, SourceId,
+        Sources, Subscriber, Topic,
     },
     files::SystemDisk,
     format::{HeaderError, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
@@ -383,7 +383,7 @@ async fn what_was_acknowledged_and_not_delivered_is_there_at_the_next_start() {
         for record in records.iter().take(5) {
             all.settle(record.position, &Settled::delivered(record.batch.items));
         }
-        assert_eq!(all.abandon(crate::journal::DropReason::Shutdown), 0, "nothing on disk is given up");
+        assert_eq!(all.abandon(DropReason::Shutdown), 0, "nothing on disk is given up");
         assert_eq!(balance(&all.accounts()), (210, 15, 195));
         let _ = read(&mut late);
         rig.shard.close();
@@ -430,6 +430,64 @@ async fn who_leaves_and_joins_again_goes_on_where_it_stood() {
     let items: Vec<u64> = read(&mut back).iter().map(|record| record.batch.items).collect();
     assert_eq!(items, (3..24).step_by(2).collect::<Vec<_>>(), "what was under way comes again, and what came meanwhile");
     assert!(rig.shard.strangers().is_empty());
+}
+
+/// All files, as a kill leaves them at this moment.
+fn copied(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copied(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_for_who_is_gone_is_let_go_once_and_stays_so_after_a_kill() {
+    let (path, killed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let rig = rig(path.path(), 1 << 30);
+    let (mut gone, stays) = (rig.topic.cursor(&subscriber("gone", &[0])), rig.topic.cursor(&subscriber("stays", &[0, 1])));
+    for number in 0..10_u64 {
+        rig.topic.append(0, record((number % 2) as u16, number + 1, 1000)).await.unwrap();
+    }
+    let mut first = Vec::new();
+    gone.read(1, usize::MAX, &mut first);
+    gone.settle(first[0].position, &Settled::delivered(1));
+    assert!(matches!(rig.shard.remove_orphan("gone").unwrap(), Removing::Configured));
+    assert_eq!(balance(&gone.accounts()), (25, 1, 24), "it is as it was");
+    gone.leave();
+    assert!(matches!(rig.shard.remove_orphan("stays").unwrap(), Removing::Configured));
+    assert!(matches!(rig.shard.remove_orphan("nobody").unwrap(), Removing::Unknown));
+    // Counted once from the disk, then with what comes.
+    let held =
+        |records, items, bytes| Orphan { consumer: "gone".to_owned(), held: Lag { records, items, bytes }, removed_items: 0 };
+    assert_eq!(rig.shard.orphans(), [held(8, 52, 8000)]);
+    rig.topic.append(0, record(0, 100, 500)).await.unwrap();
+    assert_eq!(rig.shard.orphans(), [held(9, 152, 8500)]);
+
+    let Removing::Removed { held, items, written } = rig.shard.remove_orphan("gone").unwrap() else {
+        panic!("it holds something")
+    };
+    assert_eq!((held.items, items), (152, 24), "what its books had as held");
+    written.await.unwrap();
+    copied(path.path(), killed.path());
+    let Removing::Removed { held, items, written } = rig.shard.remove_orphan("gone").unwrap() else { panic!("it stood here") };
+    written.await.unwrap();
+    assert_eq!((held, items), (Lag::default(), 0), "asked again, nothing happens");
+    assert_eq!(rig.shard.orphans(), [Orphan { consumer: "gone".to_owned(), held: Lag::default(), removed_items: 24 }]);
+    assert_eq!(balance(&stays.accounts()), (155, 0, 155), "nobody else lost anything");
+
+    for rig in [rig, self::rig(killed.path(), 1 << 30)] {
+        let mut back = rig.topic.cursor(&subscriber("gone", &[0]));
+        let books = back.accounts().books();
+        assert!(books.balance(), "{books:?}");
+        assert_eq!((books.accepted, books.delivered, books.dropped[DropReason::Removed as usize]), (25, 1, 24));
+        rig.topic.append(0, record(0, 7, 10)).await.unwrap();
+        assert_eq!(read(&mut back).iter().map(|record| record.batch.items).collect::<Vec<_>>(), [7]);
+    }
 }
 
 #[tokio::test]
@@ -615,7 +673,7 @@ async fn damage_in_the_middle_is_counted_and_the_rest_is_delivered() {
     let items: Vec<u64> = read(&mut cursor).iter().map(|record| record.batch.items).collect();
     assert_eq!(items, [1, 2, 3, 5, 6, 7, 8, 9, 10]);
     let books = cursor.accounts().books();
-    assert_eq!(books.dropped[crate::journal::DropReason::Damaged as usize], 4);
+    assert_eq!(books.dropped[DropReason::Damaged as usize], 4);
     assert!(books.balance(), "{books:?}");
 }
 
@@ -649,7 +707,7 @@ async fn what_is_left(path: &Path, sources: &[u16]) -> (usize, u64, u64, u64) {
     }
     let books = cursor.accounts().books();
     assert!(books.balance() && books.held == 0, "{} records, {books:?}", records.len());
-    (records.len(), books.accepted, books.delivered, books.dropped[crate::journal::DropReason::Damaged as usize])
+    (records.len(), books.accepted, books.delivered, books.dropped[DropReason::Damaged as usize])
 }
 
 #[tokio::test]
@@ -714,7 +772,7 @@ fn letters_of_a_newer_weir_are_left_as_they_are_and_an_older_directory_gets_its_
     let open = || Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap();
     drop(open());
     assert!(!path.path().join("letters").exists());
-    assert_eq!(open().letters().unwrap().0.held(), crate::journal::Lag::default());
+    assert_eq!(open().letters().unwrap().0.held(), Lag::default());
     let format = path.path().join("letters/FORMAT");
     fs::write(&format, "weir letters 2\n").unwrap();
     let refused = Directory::open(&wish, Vec::new(), &[], Clock::system()).err().unwrap().to_string();
