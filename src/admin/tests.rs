@@ -328,6 +328,7 @@ async fn what_is_only_in_memory_about_a_record_is_told_with_the_last_error() {
         breakers: Default::default(),
         metrics: telemetry.exporter("otlp_grpc/x"),
         dead_letters: Arc::new(DeadLetters::in_memory(Arc::default(), &telemetry)),
+        journal: crate::journal::JournalId([7; 16]),
         health: rig.admin.health.clone(),
         splits_by_context: false,
         clock: rig.admin.clock.clone(),

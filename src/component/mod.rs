@@ -6,6 +6,7 @@
 mod auth;
 pub mod delivery;
 mod factory;
+mod items;
 mod state;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use factory::{
     ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
     ReadyProcessor, ReadyReceiver, ReceiverFactory, Tables,
 };
+pub use items::{Again, Items, LETTERS, Origin, Provenance, Rejection, Verdicts};
 pub use state::{Applied, AppliedTo, Snapshot, SnapshotError, Stateful};
 
 use crate::{
@@ -255,6 +257,8 @@ pub enum Outcome {
     Discarded,
     /// The backend took all but `rejected` items, and will not take those.
     Partial { rejected: u64, message: String },
+    /// The backend answered for each item.
+    Each(Verdicts),
     /// May pass: try the same again, not before `after`.
     Retry { reason: String, after: Option<std::time::Duration>, cause: RetryCause },
     /// Larger than the backend takes: split and try again. `limit` in bytes where the backend says it.
@@ -279,7 +283,10 @@ pub enum RetryCause {
     Passing,
     /// No connection, so nobody has seen the request: it says nothing about the data.
     Unreached,
-    /// 401, 403 for weir's own credentials, TLS, DNS: someone has to act; the destination's state turns red.
+    /// The backend has no room for single items now (429 of an item): nothing is wrong with the data, however often it is said. It waits.
+    Busy,
+    /// 401, 403 for weir's own credentials, TLS, DNS, an index that is not there or takes nothing: someone has to act; the destination's state
+    /// turns red. The data waits for as long as that takes.
     Blocked,
     /// 401, 403 for credentials that came with the data (`headers_setter` with `from_context`): a matter of this request alone. It is tried
     /// five times, then it goes to the dead letters; the destination is not judged by it.
@@ -296,9 +303,9 @@ pub trait Exporter: Send + Sync {
     }
     /// One attempt. The caller enforces the timeout by dropping the future.
     fn export(&self, request: Request) -> BoxFuture<'_, Outcome>;
-    /// The same for one that is [`Stateful`]: notes that `reader` (the pipeline) had these records, one a part of the request; parts that it had
-    /// before change nothing.
-    fn export_from(&self, _reader: &Arc<str>, _positions: &[Position], request: Request) -> BoxFuture<'_, Outcome> {
+    /// The same for one to whom it matters where the parts come from. One that is [`Stateful`] notes that the reader had these records; parts
+    /// that it had before change nothing.
+    fn export_from(&self, _provenance: Provenance<'_>, request: Request) -> BoxFuture<'_, Outcome> {
         self.export(request)
     }
     /// What it remembers, if anything.

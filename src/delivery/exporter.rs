@@ -20,10 +20,10 @@ use super::{
 use crate::{
     component::Exporter,
     internal_telemetry::ExporterMetrics,
-    journal::{DropReason, Letter, Note, Record, Refusal, Settled, SourceId},
+    journal::{DropReason, JournalId, Letter, Note, Record, Refusal, Settled, SourceId},
     runtime::{Clock, Health},
     signal::{Batch, ComponentId, Signal},
-    tap::Taps,
+    tap::{At, Taps},
 };
 
 /// One exporter of a configuration, with what its consumers share.
@@ -34,6 +34,7 @@ pub struct Destination {
     pub breakers: [Breaker; Signal::ALL.len()],
     pub metrics: ExporterMetrics,
     pub dead_letters: Arc<DeadLetters>,
+    pub journal: JournalId,
     pub health: Arc<Health>,
     pub splits_by_context: bool,
     pub clock: Clock,
@@ -53,6 +54,11 @@ impl Destination {
     /// Shows to taps what became of a part of a record.
     pub(super) fn show(&self, pipeline: &Arc<str>, batch: &Batch, dropped: Option<DropReason>, message: &str) {
         self.passing(pipeline).show(batch, dropped, message);
+    }
+
+    /// Whether somebody looks at what is delivered.
+    pub(super) fn shows_delivered(&self) -> bool {
+        self.taps.wants(At::Delivered)
     }
 
     fn passing<'a>(&'a self, pipeline: &'a Arc<str>) -> Passing<'a> {

@@ -12,6 +12,7 @@
 
 mod cursor;
 mod disk;
+mod identity;
 mod ledger;
 mod letters;
 mod memory;
@@ -26,6 +27,7 @@ pub use disk::{
     Directory, DirectoryError, DiskShard, FoundLetters, LetterStore, LettersError, Orphan, Persistence, Reading, Removing,
     RequestFile, StateError, StateFile, choose_directory, inspect,
 };
+pub use identity::JournalId;
 pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};
 pub use letters::{Letter, LetterFilter, LetterRef, MESSAGE_BYTES_MAX, Note, Origin, Refusal, ReplayRequest};
 pub use memory::MemoryShard;

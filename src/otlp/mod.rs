@@ -33,4 +33,4 @@ pub(crate) mod tests;
 
 pub use repair::{Repaired, repair};
 pub use scan::{Scan, ScanError, ScanLimits, scan};
-pub use split::{join, split_by_bytes, split_by_items, split_by_resource};
+pub use split::{join, pick_items, split_by_bytes, split_by_items, split_by_resource};

@@ -14,7 +14,8 @@ use crate::{
     door::Budget,
     internal_telemetry::{self, Samples},
     journal::{
-        Directory, DirectoryError, DropReason, MemoryShard, Persistence, Shard, SourceId, Topic, TopicId, TopicNames, Waker,
+        Directory, DirectoryError, DropReason, JournalId, MemoryShard, Persistence, Shard, SourceId, Topic, TopicId, TopicNames,
+        Waker,
     },
     signal::{ComponentId, Signal},
     tap::{At, Seen},
@@ -29,6 +30,8 @@ pub struct Spine {
     /// Unread bytes of a moving consumer at which the door slows down.
     pace: u64,
     pub budget: Arc<Budget>,
+    /// Which journal it is.
+    pub id: JournalId,
     pub dead_letters: Arc<DeadLetters>,
     /// Who takes dead letters back; `None` in memory mode.
     pub takers: Option<Takers>,
@@ -57,6 +60,10 @@ impl Spine {
         let source_names: Vec<String> = sources.iter().map(ToString::to_string).collect();
         let open = |wish| Directory::open(wish, names.all(), &source_names, around.clock.clone());
         let directory = persistence.map(open).transpose()?;
+        let id = match &directory {
+            Some(directory) => directory.id(),
+            None => JournalId::random().map_err(|cause| DirectoryError::Io { path: "memory".to_owned(), cause })?,
+        };
         let dead_letters = Arc::new(match &directory {
             None => DeadLetters::in_memory(names.clone(), &around.telemetry),
             Some(directory) => {
@@ -93,6 +100,7 @@ impl Spine {
             topics: BTreeMap::new(),
             pace: (budget.bytes() as u64 / 16).min(PACE_BYTES),
             budget,
+            id,
             dead_letters,
             takers: None,
             journal,

@@ -492,6 +492,7 @@ impl Running {
             breakers: Default::default(),
             metrics: around.telemetry.exporter(built.id.as_str()),
             dead_letters: self.spine.dead_letters.clone(),
+            journal: self.spine.id,
             health: around.health.clone(),
             splits_by_context: built.splits_by_context,
             clock: around.clock.clone(),

@@ -106,6 +106,11 @@ impl DeadLetters {
         Ok(Self { topics, form: Form::Disk(writer), metrics })
     }
 
+    /// The names that positions stand for.
+    pub fn topics(&self) -> &TopicNames {
+        &self.topics
+    }
+
     /// Where a record stands, by names that outlive the process.
     pub fn origin(&self, position: Position) -> Origin {
         let topic = self.topics.name(position.topic);

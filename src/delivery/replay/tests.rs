@@ -93,6 +93,7 @@ fn rig(path: &Path, id: &str, processors: Vec<Arc<dyn Processor>>) -> Rig {
         breakers: Default::default(),
         metrics: telemetry.exporter(id.as_str()),
         dead_letters: letters.clone(),
+        journal: crate::journal::JournalId([7; 16]),
         health: Arc::new(Health::default()),
         splits_by_context: false,
         clock: Clock::system(),

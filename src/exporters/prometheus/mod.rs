@@ -63,7 +63,7 @@ use self::{apply::Applier, reports::Reports};
 use crate::{
     component::delivery,
     component::{
-        Applied, AuthError, BuildContext, Exporter, ExporterConfig, Outcome, Position, Request, ServerAuth, Snapshot,
+        Applied, AuthError, BuildContext, Exporter, ExporterConfig, Outcome, Provenance, Request, ServerAuth, Snapshot,
         SnapshotError, Stability, Stateful,
     },
     config::{Diagnostics, GoDuration, Node, Section, read2},
@@ -303,13 +303,13 @@ impl Exporter for Prometheus {
         Box::pin(std::future::ready(Outcome::DELIVERED))
     }
 
-    fn export_from(&self, reader: &Arc<str>, positions: &[Position], request: Request) -> BoxFuture<'_, Outcome> {
+    fn export_from(&self, provenance: Provenance<'_>, request: Request) -> BoxFuture<'_, Outcome> {
         if request.signal == Signal::Metrics {
             let now = self.page.clock.now().0;
             for (at, batch) in request.parts.iter().enumerate() {
                 let (payload, peer) = (&batch.payload, batch.context.peer);
-                match positions.get(at) {
-                    Some(position) => self.page.applier.apply_from(reader, *position, payload, peer, now),
+                match provenance.parts.get(at) {
+                    Some(origin) => self.page.applier.apply_from(provenance.reader, origin.position, payload, peer, now),
                     None => self.page.applier.apply(payload, peer, now),
                 }
             }

@@ -45,13 +45,13 @@ use tracing::{info, warn};
 
 use self::{
     cursors::{CursorFile, Opened},
-    files::{Disk, SystemDisk, replace},
+    files::{Disk, SystemDisk, read_whole, replace},
     log::{Log, Options},
     names::Names,
     quota::Quota,
     shard::Parts,
 };
-use super::TopicId;
+use super::{JournalId, TopicId};
 use crate::{
     runtime::Clock,
     signal::{Signal, UnixNanos},
@@ -112,6 +112,7 @@ pub enum DirectoryError {
 pub struct Directory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    id: JournalId,
     sync: bool,
     segment_bytes: u64,
     quota: Arc<Quota>,
@@ -157,6 +158,7 @@ impl Directory {
         letters::look_at_format(&*disk, &path.join(LETTERS)).map_err(at(&path))?.map_or(Ok(()), |found| {
             Err(DirectoryError::Letters { path: path.join(LETTERS).join("FORMAT").display().to_string(), found })
         })?;
+        let id = identity(&*disk, &path.join("id"), persistence.sync).map_err(at(&path.join("id")))?;
         let names = Names::open(disk.clone(), &path, topics, sources, persistence.sync).map_err(at(&path))?;
         let bytes_max = match persistence.bytes_max {
             Some(bytes) => bytes,
@@ -173,6 +175,7 @@ impl Directory {
         Ok(Self {
             disk,
             path,
+            id,
             sync: persistence.sync,
             segment_bytes,
             quota: Arc::new(Quota::new(bytes_max)),
@@ -300,6 +303,24 @@ impl Directory {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    pub fn id(&self) -> JournalId {
+        self.id
+    }
+}
+
+/// Reads the journal's id, or gives it one; it is synced before anyone makes names of it.
+fn identity(disk: &dyn Disk, path: &Path, sync: bool) -> io::Result<JournalId> {
+    let known = read_whole(disk, path, 64)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    if let Some(id) = known.as_deref().and_then(JournalId::parse) {
+        return Ok(id);
+    }
+    if known.is_some() {
+        warn!(file = %path.display(), "the journal's id is damaged; it gets another, and what backends know by the old one may be delivered twice");
+    }
+    let id = JournalId::random()?;
+    replace(disk, path, format!("{id}\n").as_bytes(), sync)?;
+    Ok(id)
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

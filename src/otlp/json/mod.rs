@@ -11,6 +11,7 @@ mod decode;
 mod encode;
 mod error;
 mod response;
+pub mod scalar;
 mod schema;
 
 #[cfg(test)]

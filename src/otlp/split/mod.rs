@@ -57,6 +57,11 @@ pub fn split_by_bytes(batch: &Batch, bytes_max: usize) -> Vec<Batch> {
     split(batch, Limit { items: u64::MAX, bytes: bytes_max })
 }
 
+/// Those of the items whose numbers are given, in one batch; numbers ascend, from 0. `None` where it has none of them.
+pub fn pick_items(batch: &Batch, numbers: &[u64]) -> Option<Batch> {
+    split_picked(batch, Limit { items: u64::MAX, bytes: usize::MAX }, Some(numbers)).pop()
+}
+
 /// A part of `batch`. The index does not fit it, so it goes.
 fn piece(batch: &Batch, payload: Bytes, items: u64) -> Batch {
     Batch { payload, items, index: None, ..batch.clone() }
@@ -68,10 +73,16 @@ struct Limit {
 }
 
 fn split(batch: &Batch, limit: Limit) -> Vec<Batch> {
+    split_picked(batch, limit, None)
+}
+
+fn split_picked(batch: &Batch, limit: Limit, picked: Option<&[u64]>) -> Vec<Batch> {
     let mut splitter = Splitter {
         payload: &batch.payload,
         signal: batch.signal,
         limit,
+        picked,
+        seen: 0,
         path: Vec::new(),
         out: Vec::new(),
         items: 0,
@@ -88,6 +99,10 @@ struct Splitter<'a> {
     payload: &'a [u8],
     signal: Signal,
     limit: Limit,
+    /// The numbers of the items that are wanted and were not seen yet; `None`: all are.
+    picked: Option<&'a [u64]>,
+    /// Items seen.
+    seen: u64,
     /// The envelopes around what is being read: resource, scope, and for metrics the metric and its data.
     path: Vec<Envelope>,
     out: Vec<u8>,
@@ -143,6 +158,14 @@ impl Splitter<'_> {
     }
 
     fn item(&mut self, part: Part) {
+        let number = self.seen;
+        self.seen += 1;
+        if let Some(picked) = &mut self.picked {
+            match picked.split_first() {
+                Some((next, rest)) if *next == number => *picked = rest,
+                _ => return,
+            }
+        }
         let item = self.payload.get(part.key..part.end).unwrap_or_default();
         let headers: usize = self.path.iter().filter(|envelope| envelope.written.is_none()).map(Envelope::len).sum();
         let fits = self.items < self.limit.items && self.out.len() + headers + item.len() <= self.limit.bytes;

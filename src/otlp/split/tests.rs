@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use proptest::prelude::*;
 use prost::Message;
 
-use super::{join, split_by_bytes, split_by_items, split_by_resource};
+use super::{join, pick_items, split_by_bytes, split_by_items, split_by_resource};
 use crate::{
     otlp::{
         ScanLimits,
@@ -36,7 +36,28 @@ fn items(signal: Signal, pieces: &[Batch]) -> Vec<Vec<u8>> {
     all
 }
 
+/// Each item where it stands, in wire order: what splitting into single ones gives.
+fn singles(batch: &Batch) -> Vec<Batch> {
+    split_by_items(batch, 1)
+}
+
 proptest! {
+    #[test]
+    fn picking_takes_the_items_of_these_numbers_and_no_others(seed: u64, chosen: u64) {
+        for signal in Signal::ALL {
+            let whole = batch(signal, Draw::new(seed).request(signal));
+            let numbers: Vec<u64> = (0..whole.items).filter(|number| chosen >> (number % 64) & 1 == 1).collect();
+            let picked = pick_items(&whole, &numbers);
+            let each = singles(&whole);
+            let wanted: Vec<Batch> = numbers.iter().map(|number| each[*number as usize].clone()).collect();
+            prop_assert_eq!(picked.as_ref().map_or(0, |picked| picked.items), numbers.len() as u64);
+            prop_assert_eq!(items(signal, picked.as_slice()), items(signal, &wanted));
+            // Also in their order.
+            let again: Vec<_> = picked.iter().flat_map(singles).flat_map(|one| items(signal, &[one])).collect();
+            prop_assert_eq!(again, wanted.into_iter().flat_map(|one| items(signal, &[one])).collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn splitting_by_items_keeps_all_of_them(seed: u64, max in 1_u64..9) {
         for signal in Signal::ALL {

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
+pub use super::link::Take;
 use ::http::{
-    HeaderMap, Request, Uri,
+    HeaderMap, Method, Request, Uri,
     header::{self, HeaderValue},
-    response,
 };
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -27,7 +27,7 @@ use super::{
     ConnectError, Connector, Keepalive, Message,
     connect::Opened,
     grpc::CallError,
-    link::{Link, spawn},
+    link::{Link, capped, spawn},
 };
 
 /// Most of an answer that is read.
@@ -44,6 +44,14 @@ pub struct Answer {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub cut: bool,
+}
+
+/// An answer whose body was handed over; `whole` when all of it came and was wanted.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub whole: bool,
 }
 
 /// How connections are kept.
@@ -108,15 +116,45 @@ impl Client {
 
     /// A POST. `uri` is absolute; `headers` hold everything but `Content-Length`. Dropping the future closes or resets.
     pub async fn post(&self, uri: &Uri, headers: &HeaderMap, message: Message) -> Result<Answer, CallError> {
+        self.call(&Method::POST, uri, headers, message, ANSWER_BYTES_MAX).await
+    }
+
+    /// The same with any method, and at most so much of the answer.
+    pub async fn call(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        message: Message,
+        answer_bytes_max: usize,
+    ) -> Result<Answer, CallError> {
+        let (mut body, mut is_whole) = (BytesMut::new(), true);
+        let mut take = |_: u16, chunk: &[u8]| {
+            is_whole = capped(&mut body, chunk, answer_bytes_max);
+            is_whole
+        };
+        let head = self.exchange(method, uri, headers, message, &mut take).await?;
+        Ok(Answer { status: head.status, headers: head.headers, body: body.freeze(), cut: !is_whole })
+    }
+
+    /// The same, with the answer's body handed over as it comes, for as long as it is wanted.
+    pub async fn exchange(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        message: Message,
+        take: &mut Take<'_>,
+    ) -> Result<Head, CallError> {
         let mut sends = 0;
         loop {
             sends += 1;
             let (again, reason) = match self.connection().await? {
-                Connection::One(first) => match self.on_one(first, uri, headers, &message).await {
+                Connection::One(first) => match self.on_one(first, (method, uri), headers, &message, take).await {
                     Ok(answer) => return Ok(answer),
                     Err(failed) => failed,
                 },
-                Connection::Two(link) => match on_two(&link, uri, headers, &message).await {
+                Connection::Two(link) => match on_two(&link, (method, uri), headers, &message, take).await {
                     Ok(answer) => return Ok(answer),
                     Err(broken) => {
                         if broken.untouched || broken.connection {
@@ -187,12 +225,13 @@ impl Client {
     async fn on_one(
         &self,
         mut first: First,
-        uri: &Uri,
+        (method, uri): (&Method, &Uri),
         headers: &HeaderMap,
         message: &Message,
-    ) -> Result<Answer, (bool, String)> {
+        take: &mut Take<'_>,
+    ) -> Result<Head, (bool, String)> {
         let mut request = Request::new(Whole(Some(message.clone())));
-        *request.method_mut() = ::http::Method::POST;
+        *request.method_mut() = method.clone();
         *request.headers_mut() = headers.clone();
         if let Some(proxy) = self.connector.forwarding_proxy() {
             *request.uri_mut() = uri.clone();
@@ -215,7 +254,8 @@ impl Client {
             (unsent, because(failed.error()))
         })?;
         let (head, body) = response.into_parts();
-        let (body, cut, whole) = read(body).await;
+        let status = head.status.as_u16();
+        let whole = read(status, body, take).await;
         // A connection with bytes left in it is of no use to the next request.
         if whole && self.keeping.idle_max > 0 && !first.sender.is_closed() {
             let mut pool = self.pool.lock();
@@ -224,13 +264,19 @@ impl Client {
             }
             pool.idle.push((first, Instant::now()));
         }
-        Ok(answer(head, body, cut))
+        Ok(Head { status, headers: head.headers, whole })
     }
 }
 
-async fn on_two(link: &Link, uri: &Uri, headers: &HeaderMap, message: &Message) -> Result<Answer, super::link::Broken> {
+async fn on_two(
+    link: &Link,
+    (method, uri): (&Method, &Uri),
+    headers: &HeaderMap,
+    message: &Message,
+    take: &mut Take<'_>,
+) -> Result<Head, super::link::Broken> {
     let mut request = Request::new(());
-    *request.method_mut() = ::http::Method::POST;
+    *request.method_mut() = method.clone();
     *request.uri_mut() = uri.clone();
     *request.version_mut() = ::http::Version::HTTP_2;
     *request.headers_mut() = headers.clone();
@@ -241,8 +287,8 @@ async fn on_two(link: &Link, uri: &Uri, headers: &HeaderMap, message: &Message) 
         *request.uri_mut() = uri;
     }
     request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(message.len()));
-    let answered = link.exchange(request, message.clone(), ANSWER_BYTES_MAX).await?;
-    Ok(answer(answered.head, answered.body, answered.cut))
+    let told = link.exchange_with(request, message.clone(), take).await?;
+    Ok(Head { status: told.head.status.as_u16(), headers: told.head.headers, whole: !told.cut })
 }
 
 fn with_authority(uri: &Uri, host: &HeaderValue) -> Option<Uri> {
@@ -251,24 +297,17 @@ fn with_authority(uri: &Uri, host: &HeaderValue) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn answer(head: response::Parts, body: BytesMut, cut: bool) -> Answer {
-    Answer { status: head.status.as_u16(), headers: head.headers, body: body.freeze(), cut }
-}
-
-/// Reads an answer's body as far as the limit: the bytes, whether it was longer, and whether it ended well.
-async fn read(mut body: hyper::body::Incoming) -> (BytesMut, bool, bool) {
-    let mut out = BytesMut::new();
+/// Hands an answer's body over; whether all of it came and was wanted.
+async fn read(status: u16, mut body: hyper::body::Incoming, take: &mut Take<'_>) -> bool {
     while let Some(frame) = body.frame().await {
         // A body that breaks off does not change what the status said.
-        let Ok(frame) = frame else { return (out, false, false) };
+        let Ok(frame) = frame else { return false };
         let Ok(data) = frame.into_data() else { continue };
-        if out.len() + data.len() > ANSWER_BYTES_MAX {
-            out.extend_from_slice(data.get(..ANSWER_BYTES_MAX - out.len()).unwrap_or_default());
-            return (out, true, false);
+        if !take(status, &data) {
+            return false;
         }
-        out.extend_from_slice(&data);
     }
-    (out, false, true)
+    true
 }
 
 /// hyper's errors with what is behind them.

@@ -61,6 +61,24 @@ pub(super) struct Exchange {
     pub(super) trailers: Option<HeaderMap>,
 }
 
+/// An answer whose body was handed over.
+pub(super) struct Told {
+    pub(super) head: response::Parts,
+    /// The body was not wanted to its end.
+    pub(super) cut: bool,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+/// Takes a body's bytes, with the answer's status, and says whether it wants more of them.
+pub type Take<'a> = dyn FnMut(u16, &[u8]) -> bool + Send + 'a;
+
+/// Keeps what fits; whether all of it did.
+pub(super) fn capped(body: &mut BytesMut, chunk: &[u8], bytes_max: usize) -> bool {
+    let room = bytes_max.saturating_sub(body.len());
+    body.extend_from_slice(chunk.get(..room).unwrap_or(chunk));
+    chunk.len() <= room
+}
+
 /// No answer.
 pub(super) struct Broken {
     /// The peer has not looked at the request: sending it again cannot duplicate it.
@@ -122,6 +140,19 @@ impl Link {
         message: Message,
         answer_bytes_max: usize,
     ) -> Result<Exchange, Broken> {
+        let mut body = BytesMut::new();
+        let mut take = |_: u16, chunk: &[u8]| capped(&mut body, chunk, answer_bytes_max);
+        let told = self.exchange_with(request, message, &mut take).await?;
+        Ok(Exchange { head: told.head, body, cut: told.cut, trailers: told.trailers })
+    }
+
+    /// Sends a request and hands over its answer's body as it comes, for as long as it is wanted.
+    pub(super) async fn exchange_with(
+        &self,
+        request: Request<()>,
+        message: Message,
+        take: &mut Take<'_>,
+    ) -> Result<Told, Broken> {
         let _counted = self.begin();
         let untouched = |error: h2::Error| {
             let (foreign, reason) = self.why(&error);
@@ -137,7 +168,6 @@ impl Link {
         // the answer's; and a peer may answer before it has read everything.
         drop(stream.send_data(message, true));
         let (head, mut incoming) = response.await.map_err(broken)?.into_parts();
-        let mut body = BytesMut::new();
         while let Some(chunk) = incoming.data().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
@@ -147,18 +177,16 @@ impl Link {
             };
             // Refused only when the stream is over, and then there is nothing left to release.
             drop(incoming.flow_control().release_capacity(chunk.len()));
-            if body.len() + chunk.len() > answer_bytes_max {
-                body.extend_from_slice(chunk.get(..answer_bytes_max - body.len()).unwrap_or_default());
-                return Ok(Exchange { head, body, cut: true, trailers: None });
+            if !take(head.status.as_u16(), &chunk) {
+                return Ok(Told { head, cut: true, trailers: None });
             }
-            body.extend_from_slice(&chunk);
         }
         let trailers = match incoming.trailers().await {
             Ok(trailers) => trailers,
             Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => None,
             Err(error) => return Err(broken(error)),
         };
-        Ok(Exchange { head, body, cut: false, trailers })
+        Ok(Told { head, cut: false, trailers })
     }
 
     fn begin(&self) -> Counted<'_> {

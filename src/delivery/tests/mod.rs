@@ -1,5 +1,7 @@
 //! What a driver owes: each item is accounted for once, whatever the destination answers.
 
+mod each;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -17,7 +19,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use super::{exporter::run, *};
 use crate::{
     component::delivery::{BatchWish, Queue, Settings, Sizer},
-    component::{Exporter, Outcome, Processed, Processor, Request, RetryCause},
+    component::{Exporter, Origin, Outcome, Processed, Processor, Provenance, Request, RetryCause},
     internal_telemetry::Telemetry,
     journal::{Accounts, Appending, DropReason, MemoryShard, NewRecord, Position, SourceId, Sources, Subscriber, Topic, TopicId},
     otlp::{
@@ -36,6 +38,8 @@ struct Scripted {
     /// Decides by the request, where set.
     judge: Option<fn(&Request) -> Outcome>,
     requests: Mutex<Vec<Request>>,
+    /// Where the parts of each came from.
+    origins: Mutex<Vec<Vec<Origin>>>,
     reconnects: AtomicU64,
     /// How long an attempt takes.
     takes: Duration,
@@ -62,6 +66,11 @@ impl Exporter for Scripted {
                 None => judged.unwrap_or(Outcome::DELIVERED),
             }
         })
+    }
+
+    fn export_from(&self, provenance: Provenance<'_>, request: Request) -> BoxFuture<'_, Outcome> {
+        self.origins.lock().push(provenance.parts.to_vec());
+        self.export(request)
     }
 
     fn reconnect(&self) {
@@ -110,6 +119,7 @@ fn rig_with(exporter: Scripted, policy: Policy, splits_by_context: bool, chain: 
         breakers: Default::default(),
         metrics: telemetry.exporter("test"),
         dead_letters: Arc::new(DeadLetters::in_memory(Arc::default(), &telemetry)),
+        journal: crate::journal::JournalId([7; 16]),
         health: Arc::new(Health::default()),
         splits_by_context,
         clock: Clock::new(|| UnixNanos(1_000_000_000)),
@@ -856,6 +866,7 @@ fn take_over(rig: &Rig, left: Left, exporter: Scripted, splits_by_context: bool)
         breakers: Default::default(),
         metrics: before.metrics.clone(),
         dead_letters: before.dead_letters.clone(),
+        journal: crate::journal::JournalId([7; 16]),
         health: before.health.clone(),
         splits_by_context,
         clock: before.clock.clone(),

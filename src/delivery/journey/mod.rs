@@ -3,6 +3,9 @@
 //! A request that fails alone, while others are taken, is at fault itself: it gives no verdict on the destination, and after [`TRIES`]
 //! attempts it may be given up. Credentials that came with the data concern their request alone from the first refusal on.
 
+mod each;
+mod parts;
+
 use std::{sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
@@ -12,16 +15,16 @@ use tokio::{
 };
 use tracing::{Instrument, debug, error, info, warn};
 
+use self::parts::{Part, Parts, halves, within_bounds};
 use super::{
     Destination, Ends, Live, Policy, Replay,
     breaker::{Change, Verdict},
     caught::caught_async,
 };
 use crate::{
-    component::{Outcome, Request, RetryCause},
+    component::{Again, Items, LETTERS, Origin, Outcome, Provenance, Request, RetryCause},
     internal_telemetry::{export_span, span_failed},
-    journal::{DropReason, Letter, LetterRef, Note, Position, Refusal, Settled, TopicId},
-    otlp::split_by_items,
+    journal::{DropReason, Letter, LetterRef, Note, Position, Refusal, Settled},
     runtime::State,
     signal::{Batch, Signal, UnixNanos},
 };
@@ -36,7 +39,7 @@ const IN_ORDER_MAX: Duration = Duration::from_mins(5);
 /// The status of a refusal that is a panic of the exporter: none that a backend has.
 const PANIC: u16 = u16::MAX;
 /// The position of what comes from no topic: a letter that is sent once more.
-pub(super) const NOWHERE: Position = Position { topic: TopicId(u16::MAX), shard: 0, offset: 0 };
+pub(super) const NOWHERE: Position = Position { topic: LETTERS, shard: 0, offset: 0 };
 
 /// A part of a request: what is left of one record.
 #[derive(Clone)]
@@ -50,9 +53,6 @@ pub(super) struct Share {
 
 pub(super) type Shares = SmallVec<[Share; 4]>;
 pub(super) type Finished = SmallVec<[(Position, Settled); 4]>;
-
-/// Batches, each with its place in `finished`.
-type Parts = Vec<(usize, Batch)>;
 
 /// What is sent in one attempt.
 struct Piece {
@@ -112,6 +112,8 @@ pub(super) struct Journey {
     reason: String,
     /// Whether the last refusal was about credentials that came with the data.
     denied: bool,
+    /// Whether the last failure was about the state of the destination and not about the data: it is not given up for that.
+    held: bool,
     /// It was given up, and is only split to find the record that is at fault.
     hurried: bool,
 }
@@ -150,8 +152,8 @@ impl Journey {
         let finished =
             shares.iter().map(|share| (share.position, Settled::dropped(DropReason::Processor, share.processed_away))).collect();
         let received = shares.iter().map(|share| share.received).collect();
-        let parts: Parts = shares.into_iter().map(|share| share.batch).enumerate().collect();
-        let bytes = parts.iter().map(|(_, batch)| batch.payload.len()).sum();
+        let parts: Parts = shares.into_iter().enumerate().map(|(place, share)| Part::whole(place, share.batch)).collect();
+        let bytes = parts.iter().map(|part| part.batch.payload.len()).sum();
         let mut pieces = within_bounds(parts, policy);
         pieces.reverse();
         Self {
@@ -170,6 +172,7 @@ impl Journey {
             answered: 0,
             reason: String::new(),
             denied: false,
+            held: false,
             hurried: false,
         }
     }
@@ -177,7 +180,8 @@ impl Journey {
     /// One that sends a letter once more: `batch` is what is to be sent of it, `back` what was refused already.
     pub(super) fn replay(replay: Replay, batch: Option<Batch>, back: Vec<Letter>, read: u64, policy: &Policy) -> Self {
         let Replay { at, letter: Letter { note, received, .. }, done } = replay;
-        let share = |batch| Share { position: NOWHERE, received, processed_away: 0, batch };
+        let position = Position { offset: at.offset, ..NOWHERE };
+        let share = |batch| Share { position, received, processed_away: 0, batch };
         let mut journey = Self::new(batch.into_iter().map(share).collect(), read, policy);
         (journey.letters, journey.is_replay, journey.replayed) = (back, true, Some(Replayed { at, note, done }));
         journey
@@ -203,14 +207,15 @@ impl Journey {
             parts.extend(piece);
         }
         let mut alike: Vec<Parts> = Vec::new();
-        for (place, batch) in parts {
-            let joins = |last: &Parts| last.last().is_some_and(|(_, other)| !by_context || other.context == batch.context);
+        for part in parts {
+            let context = &part.batch.context;
+            let joins = |last: &Parts| last.last().is_some_and(|other| !by_context || other.batch.context == *context);
             match alike.last_mut() {
-                Some(last) if joins(last) => last.push((place, batch)),
-                _ => alike.push(vec![(place, batch)]),
+                Some(last) if joins(last) => last.push(part),
+                _ => alike.push(vec![part]),
             }
         }
-        let bytes = alike.iter().flatten().map(|(_, batch)| batch.payload.len()).sum();
+        let bytes = alike.iter().flatten().map(|part| part.batch.payload.len()).sum();
         let pieces = alike.into_iter().flat_map(|parts| within_bounds(parts, policy)).rev();
         Self {
             number: 0,
@@ -222,6 +227,7 @@ impl Journey {
             answered: 0,
             reason: String::new(),
             denied: false,
+            held: false,
             hurried: false,
             ..self
         }
@@ -250,8 +256,8 @@ impl Journey {
                 () = sleep_until(due) => {}
             }
         }
-        while let Some(piece) = self.pieces.pop() {
-            let answer = self.attempt(&piece.parts, route).await;
+        while let Some(mut piece) = self.pieces.pop() {
+            let answer = self.attempt(&mut piece.parts, route).await;
             if let Answer::Later { keeps_place } = answer {
                 self.pieces.push(piece);
                 if !keeps_place || route.ends.release.is_cancelled() {
@@ -293,7 +299,7 @@ impl Journey {
     /// Whether it may be given up to make room: others have been taken since it failed, and it had its tries.
     pub(super) fn may_be_given_up(&self, route: Route<'_>) -> bool {
         let others = self.signal().map_or(0, |signal| route.destination.breaker(signal).answered());
-        self.denied || ((self.tries >= TRIES || self.hurried) && others > self.answered)
+        self.denied || (!self.held && (self.tries >= TRIES || self.hurried) && others > self.answered)
     }
 
     pub(super) fn tries(&self) -> u32 {
@@ -301,8 +307,7 @@ impl Journey {
     }
 
     fn signal(&self) -> Option<Signal> {
-        let (_, batch) = self.pieces.last()?.parts.first()?;
-        Some(batch.signal)
+        Some(self.pieces.last()?.parts.first()?.batch.signal)
     }
 
     fn answered(&mut self, piece: Piece, answer: Answer, route: Route<'_>) {
@@ -382,15 +387,15 @@ impl Journey {
     }
 
     /// To the dead letters with all of it.
-    fn reject(&mut self, parts: &[(usize, Batch)], refusal: Refusal, message: &str, tries: u32, route: Route<'_>) {
+    fn reject(&mut self, parts: &[Part], refusal: Refusal, message: &str, tries: u32, route: Route<'_>) {
         self.bury(parts, refusal, message, tries, route);
-        let items = parts.iter().map(|(_, batch)| batch.items).sum();
+        let items = parts.iter().map(|part| part.batch.items).sum();
         route.settle(parts, Some(DropReason::Rejected), items, message, &mut self.finished);
     }
 
     /// Makes letters of it, a record each, after so many attempts.
-    fn bury(&mut self, parts: &[(usize, Batch)], reason: Refusal, message: &str, tries: u32, route: Route<'_>) {
-        for (place, batch) in parts {
+    fn bury(&mut self, parts: &[Part], reason: Refusal, message: &str, tries: u32, route: Route<'_>) {
+        for Part { place, batch, .. } in parts {
             let position = self.finished.get(*place).map_or(NOWHERE, |(position, _)| *position);
             let known = self.replayed.as_ref().map(|replayed| replayed.note.clone());
             let mut note = known.unwrap_or_else(|| route.note(position));
@@ -402,18 +407,19 @@ impl Journey {
         }
     }
 
-    async fn attempt(&mut self, piece: &[(usize, Batch)], route: Route<'_>) -> Answer {
+    /// Where the backend answers for each item, only what is to be sent again is left in `piece`.
+    async fn attempt(&mut self, piece: &mut Parts, route: Route<'_>) -> Answer {
         let Route { destination, policy, .. } = route;
         let started = *self.started.get_or_insert_with(Instant::now);
-        let Some((_, first)) = piece.first() else { return Answer::Settled(None, 0, String::new()) };
-        let signal = first.signal;
+        let Some(first) = piece.first() else { return Answer::Settled(None, 0, String::new()) };
+        let signal = first.batch.signal;
         let breaker = destination.breaker(signal);
-        let items = piece.iter().map(|(_, batch)| batch.items).sum();
+        let mut items = piece.iter().map(|part| part.batch.items).sum();
         let request = Request {
             signal,
             items,
-            bytes: piece.iter().map(|(_, batch)| batch.payload.len()).sum(),
-            parts: piece.iter().map(|(_, batch)| batch.clone()).collect(),
+            bytes: piece.iter().map(|part| part.batch.payload.len()).sum(),
+            parts: piece.iter().map(|part| part.batch.clone()).collect(),
         };
         let passing = breaker.pass_after(if self.tries == 0 { Duration::ZERO } else { PATIENCE });
         // Released while it waits for a destination that fails: whoever comes next tries.
@@ -434,9 +440,16 @@ impl Journey {
             self.answered = breaker.answered();
         }
         let span = export_span(destination.id.as_str(), signal, items);
-        let positions: SmallVec<[Position; 4]> =
-            piece.iter().filter_map(|(place, _)| self.finished.get(*place)).map(|(position, _)| *position).collect();
-        let export = async { destination.exporter.export_from(&route.live.pipeline, &positions, request).await };
+        let position = |part: &Part| self.finished.get(part.place).map_or(NOWHERE, |(position, _)| *position);
+        let origins: SmallVec<[Origin; 4]> =
+            piece.iter().map(|part| Origin { position: position(part), items: part.items.clone() }).collect();
+        let provenance = Provenance {
+            reader: &route.live.pipeline,
+            journal: destination.journal,
+            topics: destination.dead_letters.topics(),
+            parts: &origins,
+        };
+        let export = async { destination.exporter.export_from(provenance, request).await };
         let attempt = caught_async(export.instrument(span.clone()));
         let answered = async {
             match policy.timeout {
@@ -463,20 +476,40 @@ impl Journey {
                 return Answer::Refused(PANIC, message);
             }
         };
-        let Outcome::Retry { reason, after, cause } = outcome else {
+        let (again, is_part) = match outcome {
+            Outcome::Retry { reason, after, cause } => (Some((reason, after, cause)), false),
+            Outcome::Each(verdicts) => {
+                let again = self.sort_out(piece, verdicts, route);
+                items = piece.iter().map(|part| part.batch.items).sum();
+                (again.map(|Again { reason, after, cause, .. }| (reason, after, cause)), true)
+            }
+            outcome => {
+                route.tell(pass.judge(Verdict::Works), "");
+                return route.answer(outcome, signal, items, piece);
+            }
+        };
+        let Some((reason, after, cause)) = again else {
             route.tell(pass.judge(Verdict::Works), "");
-            return route.answer(outcome, signal, items, piece);
+            destination.health.report(Some(&route.live.pipeline), &destination.id, State::Ok);
+            return Answer::Settled(None, 0, String::new());
         };
         span_failed(&span, &reason);
         self.tries = self.tries.saturating_add(1);
         self.denied = cause == RetryCause::Denied;
-        // Others were answered meanwhile: then it is not the destination.
-        let alone = self.denied || (pass.failures() == 0 && breaker.answered() > self.answered);
+        self.held = matches!(cause, RetryCause::Busy | RetryCause::Blocked);
+        // Others were answered meanwhile, be it items of the same request: then it is not the destination.
+        let alone = self.denied || is_part || (pass.failures() == 0 && breaker.answered() > self.answered);
         self.answered = breaker.answered();
         let failures = if alone { self.tries } else { pass.failures().saturating_add(1) };
         let backoff = policy.backoff(failures, random());
         let wait = after.map_or(backoff, |after| after.min(policy.retry.max).max(backoff));
-        if alone {
+        if is_part {
+            route.tell(pass.judge(Verdict::Works), "");
+            let blocked = cause == RetryCause::Blocked;
+            let state = if blocked { State::Permanent(reason.clone()) } else { State::Ok };
+            destination.health.report(Some(&route.live.pipeline), &destination.id, state);
+            route.tell_of_items(items, &reason, blocked && self.tries == 1);
+        } else if alone {
             drop(pass);
         } else {
             let timed_out = cause == RetryCause::Timeout;
@@ -494,7 +527,7 @@ impl Journey {
             warn!(exporter = %destination.id, items = items, %signal, reason, "export failed and retries are switched off: dropped");
             return Answer::Settled(Some(DropReason::RetryDisabled), items, reason);
         }
-        if (self.denied && self.tries >= TRIES) || (self.hurried && alone) {
+        if (self.denied && self.tries >= TRIES) || (self.hurried && alone && !self.held) {
             self.reason = reason;
             return Answer::Hopeless;
         }
@@ -524,7 +557,7 @@ impl Journey {
 
 impl Route<'_> {
     /// What an answer means for the items.
-    fn answer(self, outcome: Outcome, signal: Signal, items: u64, piece: &[(usize, Batch)]) -> Answer {
+    fn answer(self, outcome: Outcome, signal: Signal, items: u64, piece: &[Part]) -> Answer {
         let Self { destination, .. } = self;
         destination.health.report(Some(&self.live.pipeline), &destination.id, State::Ok);
         let exporter = &destination.id;
@@ -554,7 +587,7 @@ impl Route<'_> {
                 warn!(%exporter, %signal, items, message, "this backend takes no {signal}: dropped; take the exporter out of the {signal} pipelines");
                 Answer::Settled(Some(DropReason::Unsupported), items, message)
             }
-            Outcome::Retry { .. } => Answer::Settled(None, 0, String::new()),
+            Outcome::Retry { .. } | Outcome::Each(_) => Answer::Settled(None, 0, String::new()),
         }
     }
 
@@ -572,9 +605,9 @@ impl Route<'_> {
     }
 
     /// Books the items of a piece: `dropped` of them for the reason, the rest as delivered.
-    fn settle(self, piece: &[(usize, Batch)], reason: Option<DropReason>, dropped: u64, message: &str, finished: &mut Finished) {
+    fn settle(self, piece: &[Part], reason: Option<DropReason>, dropped: u64, message: &str, finished: &mut Finished) {
         let mut left = dropped;
-        for (place, batch) in piece {
+        for Part { place, batch, .. } in piece {
             let mine = left.min(batch.items);
             left -= mine;
             self.show(batch, reason, mine, message);
@@ -608,6 +641,16 @@ impl Route<'_> {
         destination.show(&live.pipeline, batch, None, &format!("but not {message}"));
     }
 
+    /// Some items of a request were not taken, and are sent again.
+    fn tell_of_items(self, items: u64, reason: &str, is_news: bool) {
+        let (exporter, pipeline) = (&self.destination.id, &*self.live.pipeline);
+        if is_news {
+            warn!(%exporter, pipeline, items, reason, "a part of a request is not taken; it is held and will be retried");
+        } else {
+            debug!(%exporter, pipeline, items, reason, "a part of a request is sent again");
+        }
+    }
+
     fn tell(self, change: Change, reason: &str) {
         let exporter = &self.destination.id;
         match change {
@@ -627,45 +670,6 @@ impl Route<'_> {
 
 fn refusal_of(status: u16) -> Refusal {
     if status == PANIC { Refusal::Panic } else { Refusal::Refused }
-}
-
-/// Splits what is larger than the policy allows.
-fn within_bounds(piece: Parts, policy: &Policy) -> Vec<Parts> {
-    let Policy { request_items_max, request_bytes_max, .. } = *policy;
-    let (mut waiting, mut done) = (vec![piece], Vec::new());
-    while let Some(piece) = waiting.pop() {
-        let items: u64 = piece.iter().map(|(_, batch)| batch.items).sum();
-        let bytes: usize = piece.iter().map(|(_, batch)| batch.payload.len()).sum();
-        let too_many = request_items_max != 0 && items > request_items_max;
-        let too_long = request_bytes_max != 0 && bytes > request_bytes_max;
-        if items <= 1 || !(too_many || too_long) {
-            done.push(piece);
-            continue;
-        }
-        let smaller = match piece.as_slice() {
-            // By whole requests of the largest size rather than by halves, as a Collector's batch processor does.
-            [(place, batch)] if too_many => {
-                split_by_items(batch, request_items_max).into_iter().map(|part| vec![(*place, part)]).collect()
-            }
-            _ => halves(&piece),
-        };
-        if smaller.len() < 2 {
-            done.push(piece);
-        } else {
-            waiting.extend(smaller.into_iter().rev());
-        }
-    }
-    done
-}
-
-/// Two pieces of about half the size: by records where there are several, else by items. Fewer than two: it cannot be split.
-fn halves(piece: &[(usize, Batch)]) -> Vec<Parts> {
-    if let [(place, batch)] = piece {
-        let half = batch.items.div_ceil(2).max(1);
-        return split_by_items(batch, half).into_iter().map(|part| vec![(*place, part)]).collect();
-    }
-    let (head, tail) = piece.split_at(piece.len() / 2);
-    vec![head.to_vec(), tail.to_vec()]
 }
 
 /// What comes before the deadline, where there is one.
