@@ -14,6 +14,7 @@ mod legacy;
 mod load;
 mod merge;
 mod node;
+pub mod pattern;
 mod read;
 mod scalar;
 mod secrets;

@@ -7,7 +7,6 @@
 //! Where a key comes more than once, the first attribute with it is the one that is read and changed; `delete` removes them all.
 
 mod apply;
-mod pattern;
 mod value;
 
 #[cfg(test)]
@@ -18,8 +17,8 @@ use std::borrow::Cow;
 use regex::Regex;
 use serde::Deserialize;
 
+pub(crate) use crate::config::pattern::compile;
 pub(crate) use apply::Resolved;
-pub(crate) use pattern::compile;
 pub(crate) use value::{Written, plain_text, text_of};
 
 use crate::{

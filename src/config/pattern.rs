@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 const SIZE_MAX: usize = 1 << 20;
 
 /// Compiles a pattern in Go's syntax. The error is one line.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+pub fn compile(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(&translate(pattern)).size_limit(SIZE_MAX).build().map_err(|error| match error {
         regex::Error::CompiledTooBig(limit) => format!("the pattern needs more than {limit} bytes"),
         error => {
