@@ -107,7 +107,6 @@ const RECEIVERS: &[Row] = &[
     ),
     ("prometheus_simple", false, "let Prometheus scrape the target itself"),
     ("prometheus_remote_write", false, "let the senders write to Prometheus itself"),
-    ("hostmetrics", false, AGENT),
     ("filelog", false, AGENT),
     ("journald", false, AGENT),
     ("kubeletstats", false, AGENT),
@@ -116,7 +115,7 @@ const RECEIVERS: &[Row] = &[
     ("nop", false, "leave it out: a pipeline without data needs no receiver"),
 ];
 
-const OTHER_RECEIVERS: &str = "otlp active_directory_ds aerospike apache apachespark awscloudwatch awscontainerinsight awscontainerinsightreceiver \
+const OTHER_RECEIVERS: &str = "otlp hostmetrics active_directory_ds aerospike apache apachespark awscloudwatch awscontainerinsight awscontainerinsightreceiver \
     awsecscontainermetrics awsfirehose awslambda awss3 awsxray azureblob azureeventhub azuremonitor azure_functions bigip carbon chrony \
     ciscoos cloudflare cloudfoundry collectd couchdb datadog docker_observer elasticsearch envoyals expvar faro filestats flinkmetrics \
     fluentforward foundationdb github gitlab gitprovider googlecloudmonitoring googlecloudpubsub googlecloudpubsub_push googlecloudspanner \
@@ -155,11 +154,6 @@ const PROCESSORS: &[Row] = &[
         false,
         "let the pods say who they are (`OTEL_RESOURCE_ATTRIBUTES` from the downward API), or keep a Collector agent with it before weir",
     ),
-    (
-        "resourcedetection",
-        false,
-        "set resource attributes with the `resource` processor or in the SDK (`OTEL_RESOURCE_ATTRIBUTES`)",
-    ),
     ("groupbytrace", false, "spans are passed on as they come; what reads whole traces joins them itself"),
     ("spanmetrics", false, "use the connector `span_metrics`: this processor is gone from the Collector too"),
     ("servicegraph", false, "this processor is gone from the Collector too"),
@@ -169,7 +163,7 @@ const PROCESSORS: &[Row] = &[
     ("deltatocumulative", false, "the `prometheus` exporter makes delta points cumulative itself"),
 ];
 
-const OTHER_PROCESSORS: &str = "batch memory_limiter attributes resource coralogix datadogsemantics deltatorate dnslookup geoip groupbyattrs isolationforest k8s_tagger lookup \
+const OTHER_PROCESSORS: &str = "batch memory_limiter attributes resource resourcedetection coralogix datadogsemantics deltatorate dnslookup geoip groupbyattrs isolationforest k8s_tagger lookup \
     metricsgeneration metricstarttime experimental_metricsgeneration remotetap schema experimental_metricstransform rate_limiter ratelimit \
     elasticapm elastictrace elasticinframetrics lsminterval logs_transform";
 

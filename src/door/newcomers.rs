@@ -50,7 +50,12 @@ impl Newcomers {
                 continue;
             }
             let attributes = resource.resource().attributes;
-            let service = attributes.string("service.name").unwrap_or("unknown_service");
+            let name = attributes.string("service.name");
+            // What weir reads by itself came from no service.
+            if name.is_none() && transport == "scrape" {
+                continue;
+            }
+            let service = name.unwrap_or("unknown_service");
             let language = attributes.string("telemetry.sdk.language").unwrap_or("unknown");
             let sdk = attributes.string("telemetry.sdk.name").unwrap_or("unknown");
             let version = attributes.string("telemetry.sdk.version").unwrap_or("");

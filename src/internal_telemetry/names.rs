@@ -22,6 +22,8 @@ by_signal!(exporter_enqueue_failed, "otelcol_exporter_enqueue_failed");
 
 pub const PROCESSOR_INCOMING: &str = "otelcol_processor_incoming_items";
 pub const PROCESSOR_OUTGOING: &str = "otelcol_processor_outgoing_items";
+pub const SCRAPER_SCRAPED: &str = "otelcol_scraper_scraped_metric_points";
+pub const SCRAPER_ERRORED: &str = "otelcol_scraper_errored_metric_points";
 
 // === the process ===
 

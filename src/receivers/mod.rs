@@ -1,8 +1,9 @@
 //! Batches enter here.
 
+pub mod host_metrics;
 pub mod otlp;
 
 use crate::component::ReceiverFactory;
 
 /// Every receiver a configuration can name.
-pub const RECEIVERS: &[ReceiverFactory] = &[ReceiverFactory::of::<otlp::Config>()];
+pub const RECEIVERS: &[ReceiverFactory] = &[ReceiverFactory::of::<host_metrics::Config>(), ReceiverFactory::of::<otlp::Config>()];
