@@ -5,6 +5,7 @@ pub mod attributes;
 pub mod batch;
 pub mod memory_limiter;
 pub mod resource;
+pub mod resource_detection;
 #[cfg(test)]
 mod testing;
 
@@ -18,6 +19,7 @@ pub const PROCESSORS: &[ProcessorFactory] = &[
     ProcessorFactory::of::<batch::Config>(),
     ProcessorFactory::of::<memory_limiter::Config>(),
     ProcessorFactory::of::<resource::Config>(),
+    ProcessorFactory::of::<resource_detection::Config>(),
 ];
 
 /// A batch whose payload was edited; the index of its spans holds only for the bytes it was made from.
