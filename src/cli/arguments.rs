@@ -9,7 +9,7 @@ use crate::{config::GoDuration, journal::Refusal, signal::UnixNanos};
 /// Receives OpenTelemetry, measures it, passes all of it on.
 ///
 /// Without a command it runs. Without a configuration it takes OTLP on 127.0.0.1:4317 (gRPC) and :4318 (HTTP), shows request rates,
-/// errors and durations on http://127.0.0.1:8889/metrics, and forwards to wherever --forward says.
+/// errors and durations, and the machine it runs on, at http://127.0.0.1:8889/metrics, and forwards to wherever --forward says.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, args_conflicts_with_subcommands = true, propagate_version = true)]
 pub struct Arguments {

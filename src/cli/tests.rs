@@ -360,3 +360,28 @@ service:
     assert!(told.len() == 2 && told[0].starts_with("6:15 ") && told[1].starts_with("7:14 "), "{told:#?}");
     assert!(!told[0].contains("hunter2"), "{told:#?}");
 }
+
+/// Which connectors' rows the exporters of metrics render directly.
+fn rendered(yaml: &str) -> Vec<String> {
+    let input = Input::Text { name: "x".to_owned(), text: yaml.to_owned() };
+    let checked = start::check(load(&[input], &Machine)).map_err(|loaded| loaded.found).unwrap();
+    let consumers = checked.plan.consumers.iter();
+    consumers.flat_map(|consumer| consumer.renders.iter().map(|id| format!("{} {id}", consumer.pipeline))).collect()
+}
+
+#[test]
+fn labels_of_hosts_leave_rows_of_services_where_they_are_kept() {
+    let default = include_str!("default.yaml");
+    assert_eq!(rendered(default), ["metrics span_metrics"]);
+    // The rows have attributes of resources, and some of them are labels of every series: they go the way of all metrics.
+    assert!(rendered(&default.replace("series_identity: service", "series_identity: resource")).is_empty());
+    assert!(rendered(&default.replace("included: [host.name,", "included: [\"service.*\",")).is_empty());
+}
+
+#[test]
+fn the_default_shows_the_host_and_no_command_line() {
+    let default = include_str!("default.yaml");
+    let shown = default.lines().filter(|line| !line.trim_start().starts_with('#'));
+    assert!(shown.clone().any(|line| line.contains("receivers: [host_metrics]")));
+    assert!(!shown.clone().any(|line| line.contains("process:") || line.contains("command")));
+}

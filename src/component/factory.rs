@@ -98,6 +98,8 @@ pub struct ConnectorFactory {
     pub pairs: &'static [(Signal, Signal)],
     /// Whether a connector of these settings has rows to render directly.
     pub has_page: fn(&Node) -> bool,
+    /// Whether nothing of a resource is left on them but the name of its service.
+    pub rows_are_of_services: fn(&Node) -> bool,
     pub read: fn(&Node, &mut Diagnostics) -> ReadyConnector,
 }
 
@@ -107,6 +109,7 @@ impl ConnectorFactory {
             naming: Naming { type_name: C::TYPE, aliases: C::ALIASES, stability: C::STABILITY },
             pairs: C::PAIRS,
             has_page: |node| C::read(node, &mut Diagnostics::default()).has_page(),
+            rows_are_of_services: |node| C::read(node, &mut Diagnostics::default()).rows_are_of_services(),
             read: |node, found| {
                 let config = C::read(node, found);
                 ReadyConnector {
@@ -122,8 +125,8 @@ impl ConnectorFactory {
 pub struct ExporterFactory {
     pub naming: Naming,
     pub signals: &'static [Signal],
-    /// Whether an exporter of these settings renders connectors' rows directly.
-    pub renders_pages: fn(&Node) -> bool,
+    /// Whether an exporter of these settings renders connectors' rows directly; the flag: rows that are of services.
+    pub renders_pages: fn(&Node, bool) -> bool,
     pub read: fn(&Node, &mut Diagnostics) -> ReadyExporter,
 }
 
@@ -132,7 +135,7 @@ impl ExporterFactory {
         Self {
             naming: Naming { type_name: C::TYPE, aliases: C::ALIASES, stability: C::STABILITY },
             signals: C::SIGNALS,
-            renders_pages: |node| C::read(node, &mut Diagnostics::default()).renders_pages(),
+            renders_pages: |node, of_services| C::read(node, &mut Diagnostics::default()).renders_pages(of_services),
             read: |node, found| {
                 let config = C::read(node, found);
                 ReadyExporter {

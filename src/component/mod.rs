@@ -204,6 +204,10 @@ pub trait ConnectorConfig: Sized + Send + 'static {
     fn has_page(&self) -> bool {
         false
     }
+    /// Whether nothing of a resource is left on these rows but the name of its service.
+    fn rows_are_of_services(&self) -> bool {
+        false
+    }
     /// Whether it reads [`crate::signal::SpanIndex`].
     fn wants_index(&self) -> bool {
         false
@@ -330,8 +334,9 @@ pub trait ExporterConfig: Sized + Send + 'static {
     /// Whether rows of a connector can be rendered by it directly.
     const RENDERS_PAGES: bool = false;
     fn read(node: &Node, found: &mut Diagnostics) -> Self;
-    /// Whether these settings leave direct rendering possible.
-    fn renders_pages(&self) -> bool {
+    /// Whether these settings leave direct rendering possible. `of_services`: of rows on which nothing of a resource is left but the name
+    /// of its service.
+    fn renders_pages(&self, _of_services: bool) -> bool {
         Self::RENDERS_PAGES
     }
     /// Timeout, retry and queue as written.

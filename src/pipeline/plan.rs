@@ -192,13 +192,12 @@ impl Plan {
 
 /// The connectors of a pipeline whose rows this exporter renders directly.
 fn rendered(file: &File, tables: &Tables, pipeline: &PipelineEntry, exporter: &ComponentId) -> Vec<ComponentId> {
-    let renders_pages = file
-        .exporters
-        .iter()
-        .find(|declared| declared.id == *exporter)
-        .and_then(|declared| tables.exporters.get(declared.factory).map(|factory| (factory.renders_pages)(&declared.node)))
-        .unwrap_or(false);
-    if pipeline.signal != Signal::Metrics || !pipeline.processors.is_empty() || !renders_pages {
+    let settings = file.exporters.iter().find(|declared| declared.id == *exporter);
+    let Some((factory, node)) = settings.and_then(|declared| Some((tables.exporters.get(declared.factory)?, &declared.node)))
+    else {
+        return Vec::new();
+    };
+    if pipeline.signal != Signal::Metrics || !pipeline.processors.is_empty() {
         return Vec::new();
     }
     pipeline
@@ -206,8 +205,9 @@ fn rendered(file: &File, tables: &Tables, pipeline: &PipelineEntry, exporter: &C
         .iter()
         .filter(|reference| {
             let declared = file.connectors.iter().find(|declared| declared.id == reference.id);
-            declared.is_some_and(|declared| {
-                tables.connectors.get(declared.factory).is_some_and(|factory| (factory.has_page)(&declared.node))
+            let connector = declared.and_then(|declared| Some((tables.connectors.get(declared.factory)?, &declared.node)));
+            connector.is_some_and(|(connector, settings)| {
+                (connector.has_page)(settings) && (factory.renders_pages)(node, (connector.rows_are_of_services)(settings))
             })
         })
         .map(|reference| reference.id.clone())

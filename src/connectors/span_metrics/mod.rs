@@ -85,6 +85,10 @@ impl ConnectorConfig for Config {
         self.settings.aggregation_temporality == Temporality::Cumulative
     }
 
+    fn rows_are_of_services(&self) -> bool {
+        self.settings.series_identity == settings::Identity::Service
+    }
+
     fn read(node: &Node, found: &mut Diagnostics) -> Self {
         let settings: Settings = read(node, found);
         settings.check(node, found);

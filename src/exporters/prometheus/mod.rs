@@ -201,8 +201,16 @@ impl ExporterConfig for Config {
         Self { settings, server }
     }
 
-    fn renders_pages(&self) -> bool {
+    fn renders_pages(&self, of_services: bool) -> bool {
+        // What becomes a label of every series is not on such rows.
+        let promotes_service = self.settings.promotes("service.name");
+        let resource_constant_labels = if of_services && !promotes_service {
+            self.settings.resource_constant_labels.clone()
+        } else {
+            ResourceLabels::default()
+        };
         let plain = Settings {
+            resource_constant_labels,
             // These leave a connector's rows as they are.
             enable_open_metrics: self.settings.enable_open_metrics,
             metric_expiration: self.settings.metric_expiration,
