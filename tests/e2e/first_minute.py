@@ -99,6 +99,8 @@ def check():
     promise("errors are among them", failed > 0)
     promise("received metrics are beside them", any(name.startswith("shop_orders") for name, *_ in samples(text)), text[:300])
 
+    promise("the host is beside them", total(text, "system_cpu_time_seconds_total") > 0, text[:300])
+
     status, headers, open_metrics = get(f"http://127.0.0.1:{red}/metrics", OPEN_METRICS)
     promise("OpenMetrics when asked for", status == 200 and "openmetrics" in headers.get("Content-Type", ""), f"{status} {headers}")
     promise("the page ends as OpenMetrics wants", open_metrics.endswith("# EOF\n"), open_metrics[-100:])
@@ -107,7 +109,7 @@ def check():
 
     status, headers, text = get(f"http://127.0.0.1:{own}/metrics")
     names = ("otelcol_receiver_accepted_spans", "otelcol_receiver_accepted_log_records", "otelcol_receiver_accepted_metric_points")
-    counted = [total(text, name) for name in names]
+    counted = [total(text, name, receiver="otlp") for name in names]
     promise(f"own metrics count what was accepted {sent}", counted == sent, f"{counted}")
     promise("own metrics show the process", total(text, "otelcol_process_memory_rss") > 1e6)
     consumers, wrong = books(text)

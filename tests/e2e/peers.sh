@@ -29,12 +29,14 @@ otelcol() {
   GOBIN=$work go install $core/cmd/builder@$V
   {
     printf 'dist:\n  name: otelcol\n  output_path: %s/src\n' "$work"
-    section receivers $core/receiver/otlpreceiver
+    section receivers $core/receiver/otlpreceiver $contrib/receiver/hostmetricsreceiver
     section exporters $core/exporter/{nop,debug,otlp,otlphttp}exporter $contrib/exporter/prometheusexporter
     section processors $core/processor/{batch,memorylimiter}processor \
-      $contrib/processor/{attributes,resource,tailsampling,groupbytrace,transform,filter}processor
+      $contrib/processor/{attributes,resource,resourcedetection,tailsampling,groupbytrace,transform,filter}processor
     section connectors $contrib/connector/spanmetricsconnector
     section extensions $contrib/extension/storage/filestorage $contrib/extension/healthcheckextension
+    # Its own version of this is not to be had from the proxy; it only hands environment variables on.
+    printf 'replaces:\n  - %s => %s v0.152.0\n' $contrib/internal/gopsutilenv $contrib/internal/gopsutilenv
   } >"$work/manifest.yaml"
   # The builder's `go mod tidy` wants modules that only tests need; the build itself does not.
   "$work/builder" --config "$work/manifest.yaml" --skip-compilation >"$work/log" 2>&1 || true
