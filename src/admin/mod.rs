@@ -41,7 +41,7 @@ use crate::{
 };
 use answers::Answers;
 pub use removal::{Removal, Removed};
-pub use report::{Amount, Books, Consumer, Destination, Flights, JournalRoom, Orphan, Rate, Report, TopicReport};
+pub use report::{Amount, Books, Consumer, Destination, Flights, JournalRoom, Orphan, Rate, Replayed, Report, Room, TopicReport};
 pub use standing::{RECORDS_MAX, RecordPlace, Records, StandingOf, Standings};
 
 /// Of the protocol.

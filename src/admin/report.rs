@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{Admin, VERSION};
 use crate::{
-    delivery::Live,
+    delivery::{Live, Replays},
     journal::{self, DropReason, Lag},
-    pipeline::Orphaned,
+    pipeline::{Orphaned, Used},
     runtime::{State, blocking},
     signal::UnixNanos,
 };
@@ -52,11 +52,30 @@ pub struct Orphan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRoom {
     pub directory: String,
-    /// Bytes that its segments take, and may take.
+    /// Bytes that its files take, and may take (`journal::max_size`): those of records and of dead letters.
     pub bytes: u64,
     pub bytes_max: u64,
+    /// Of that, records that wait for their consumers; when this is used up, no data is taken.
+    #[serde(default)]
+    pub records: Room,
+    /// Of that, dead letters; when this is used up, the oldest go.
+    #[serde(default)]
+    pub letters: Room,
     /// What backends refused for good, of all consumers, until it is delivered by `weir journal replay` or makes room.
     pub dead_letters: Amount,
+}
+
+/// Bytes of files that there are, and may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    pub bytes: u64,
+    pub bytes_max: u64,
+}
+
+impl From<Used> for Room {
+    fn from(used: Used) -> Self {
+        Self { bytes: used.bytes, bytes_max: used.bytes_max }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,8 +115,20 @@ pub struct Consumer {
     pub rate: Option<Rate>,
     pub books: Books,
     pub requests: Flights,
+    /// Its dead letters that were sent once more.
+    #[serde(default)]
+    pub replayed: Replayed,
     /// `None`: it delivers to nobody outside (a connector).
     pub destination: Option<Destination>,
+}
+
+/// Dead letters that were sent once more, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    pub delivered: u64,
+    pub delivered_items: u64,
+    /// They are kept.
+    pub refused: u64,
 }
 
 /// Items a second over the last seconds.
@@ -123,8 +154,17 @@ pub struct Books {
 /// Requests that are not accounted for yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Flights {
+    /// Being attempted.
     pub under_way: u64,
     pub under_way_bytes: u64,
+    /// In their places, for their next attempt.
+    #[serde(default)]
+    pub waiting: u64,
+    #[serde(default)]
+    pub waiting_bytes: u64,
+    /// Of the waiting one that is tried first.
+    #[serde(default)]
+    pub next_try_seconds: Option<f64>,
     /// Failed, and waiting beside the others.
     pub parked: u64,
     pub parked_bytes: u64,
@@ -156,8 +196,16 @@ pub(super) fn of(admin: &Admin, started: Instant) -> Report {
         removed_items,
     });
     let journal = journal.map(|journal| {
-        let (bytes, bytes_max) = journal.usage();
-        JournalRoom { directory: journal.path().display().to_string(), bytes, bytes_max, dead_letters: journal.letters().into() }
+        let usage = journal.usage();
+        let Used { bytes, bytes_max } = usage.whole();
+        JournalRoom {
+            directory: journal.path().display().to_string(),
+            bytes,
+            bytes_max,
+            records: usage.records.into(),
+            letters: usage.letters.into(),
+            dead_letters: journal.letters().into(),
+        }
     });
     let topics = admin.board.topics();
     let topics = topics.iter().map(|topic| {
@@ -199,6 +247,7 @@ fn consumer(live: &Live, now: UnixNanos) -> Consumer {
     let books = live.books();
     let seconds = |duration: Duration| duration.as_secs_f64();
     let flights = live.flights();
+    let Replays { delivered, delivered_items, refused } = live.replays();
     Consumer {
         name: live.name(),
         pipeline: live.pipeline.to_string(),
@@ -211,11 +260,15 @@ fn consumer(live: &Live, now: UnixNanos) -> Consumer {
         requests: Flights {
             under_way: flights.under_way as u64,
             under_way_bytes: flights.under_way_bytes as u64,
+            waiting: flights.waiting as u64,
+            waiting_bytes: flights.waiting_bytes as u64,
+            next_try_seconds: flights.next_try.map(seconds),
             parked: flights.parked as u64,
             parked_bytes: flights.parked_bytes as u64,
             next_attempt_seconds: flights.next_attempt.map(seconds),
             error: flights.error.map(Into::into),
         },
+        replayed: Replayed { delivered, delivered_items, refused },
         destination: live.destination().map(|doing| Destination {
             up: doing.condition.failing.is_none(),
             failing_seconds: doing.condition.failing.map(seconds),

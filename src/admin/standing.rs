@@ -33,7 +33,7 @@ pub struct StandingOf {
     pub record: RecordPlace,
     /// The consumer, as `weir journal ls` names it.
     pub consumer: String,
-    /// It failed and waits; otherwise it is being sent.
+    /// It waits to be tried; otherwise it is being sent.
     pub parked: bool,
     /// Failed so far.
     pub attempts: u32,
@@ -53,7 +53,9 @@ pub(super) fn of(board: &Board, asked: Records) -> Standings {
             let Some(standing) = live.standing(position) else { continue };
             let (parked, attempts, error, next) = match standing {
                 Standing::UnderWay { attempts, error } => (false, attempts, error, None),
-                Standing::Parked { attempts, error, next_attempt } => (true, attempts, error, Some(next_attempt.as_secs_f64())),
+                Standing::Waiting { attempts, error, next_attempt } => {
+                    (true, attempts, error, next_attempt.map(|next| next.as_secs_f64()))
+                }
             };
             standings.push(StandingOf {
                 record: record.clone(),

@@ -56,6 +56,9 @@ pub enum Command {
     /// Print the Prometheus job that scrapes the pages of a configuration.
     ScrapeConfig(ScrapeConfigArgs),
     /// Print the largest part of a Collector file that runs here, and what was left out.
+    ///
+    /// Exit code 0: what is printed validates, and every pipeline is in it. 1: it validates, and whole pipelines were left out; each is said.
+    /// 2: nothing is left, or what is printed does not validate and has to be changed by hand; what is wrong with it is said.
     Migrate(MigrateArgs),
     /// Look at the journal on disk, also while weir runs on it.
     Journal(JournalArgs),
@@ -315,6 +318,13 @@ pub struct ReplayArgs {
     /// Say which, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// End when all of them were tried. Exit code 0: all were delivered; 1: some were refused again or could not be sent; 3: not all were tried in
+    /// time, or no weir runs.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub wait: bool,
+    /// How long --wait waits at most.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = some_time, requires = "wait")]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone, Args)]

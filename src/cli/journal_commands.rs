@@ -45,6 +45,8 @@ use crate::{
 const STANDINGS_BYTES_MAX: u64 = 16 << 20;
 /// How what is said of a record begins that a consumer is not past.
 const HELD: &str = "held";
+/// How it ends of a record that was refused.
+const IN_LETTERS: &str = " (in the dead letters)";
 
 /// Where `--yes` was not said.
 pub(super) const NOT_YET: &str = "nothing was removed; --yes lets go what stands above, and it is not delivered to anybody";
@@ -217,6 +219,7 @@ fn ls(found: &Found, as_json: bool, out: &mut dyn Write) -> Result<u8, Failed> {
                         "name": consumer.name,
                         "held": amount(consumer.held),
                         "held_is_exact": consumer.is_exact,
+                        "as_of_saved_state": consumer.is_of_state,
                         "oldest_age_seconds": age(consumer.oldest).map(|age| age.as_secs_f64()),
                         "committed": consumer.committed,
                         "delivered": consumer.delivered,
@@ -285,6 +288,11 @@ fn consumer_text(consumer: &ConsumerStock, oldest: Option<Duration>) -> String {
         .expect("writing to a string does not fail");
     for (reason, items) in &consumer.dropped {
         write!(text, "  dropped{{{}}} {items}", reason.as_str()).expect("writing to a string does not fail");
+    }
+    if consumer.is_of_state && consumer.held.records > 0 {
+        text.push_str(
+            "  (as of its last saved state: what it has counted since is not saved yet, and is counted again after a crash)",
+        );
     }
     text
 }
@@ -491,7 +499,7 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
             let Some((_, items)) = filter.apply(record.signal, &record.payload, record.items) else { continue };
             let refusal = |consumer: &ConsumerStock| {
                 let why = letters.refusal(&consumer.name, &shard.topic, shard.number, record.offset)?;
-                Some(format!("{why} (in the dead letters)"))
+                Some(format!("{why}{IN_LETTERS}"))
             };
             let standing = |consumer: &ConsumerStock| {
                 let standing = refusal(consumer).unwrap_or_else(|| standing(found, consumer, &record).to_owned());
@@ -544,6 +552,9 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
         }
     }
     letters.show(out)?;
+    if !all.is_empty() {
+        writeln!(out, "{}", summary(&all))?;
+    }
     if all.is_empty() && letters.is_empty() {
         writeln!(
             out,
@@ -551,6 +562,57 @@ fn locate(found: &Found, trace_id: TraceId, as_json: bool, out: &mut dyn Write) 
         )?;
     }
     Ok(code)
+}
+
+/// Where all of it is, in one line.
+fn summary(all: &[Located]) -> String {
+    let consumers = || all.iter().flat_map(|located| &located.consumers);
+    let of = |kind: Fate| {
+        let mut names: Vec<&str> =
+            consumers().filter(|(_, standing)| fate(standing) == kind).map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
+    };
+    let (held, rejected, dropped) = (of(Fate::Held), of(Fate::Rejected), of(Fate::Dropped));
+    let mut parts = Vec::new();
+    for (what, names) in [("held by", held), ("rejected by", rejected), ("perhaps dropped by", dropped)] {
+        if !names.is_empty() {
+            parts.push(format!("{what} {names}"));
+        }
+    }
+    if parts.is_empty() {
+        return "in short: delivered to all who take it".to_owned();
+    }
+    let delivered = of(Fate::Delivered);
+    if !delivered.is_empty() {
+        parts.push(format!("delivered by {delivered}"));
+    }
+    format!("in short: {}", parts.join("; "))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Held,
+    Delivered,
+    Dropped,
+    Rejected,
+    /// It is not for this consumer.
+    Passed,
+}
+
+fn fate(standing: &str) -> Fate {
+    if standing.starts_with(HELD) {
+        Fate::Held
+    } else if standing.ends_with(IN_LETTERS) {
+        Fate::Rejected
+    } else if standing.contains("dropped") {
+        Fate::Dropped
+    } else if standing.starts_with("delivered") {
+        Fate::Delivered
+    } else {
+        Fate::Passed
+    }
 }
 
 fn located_json(located: &Located, live: &[StandingOf]) -> Value {
@@ -589,7 +651,11 @@ fn standing(found: &Found, consumer: &ConsumerStock, record: &JournalRecord) -> 
     if takes == Some(false) {
         "does not take this source"
     } else if record.offset >= consumer.committed {
-        "held: not delivered yet, or not confirmed"
+        if consumer.is_of_state {
+            "held: read or not, its state is not saved up to here yet"
+        } else {
+            "held: not delivered yet, or not confirmed"
+        }
     } else if consumer.delivered == 0 && consumer.dropped.is_empty() {
         "passed: it does not take this source, or began after this record"
     } else if consumer.dropped.is_empty() {
@@ -769,7 +835,7 @@ pub(super) mod tests {
             is_stateful: false,
         };
         let mut forward = topic.cursor(&subscriber("otlp_grpc/forward in pipeline traces"));
-        let _old = topic.cursor(&subscriber("old"));
+        let _old = topic.cursor(&Subscriber { is_stateful: true, ..subscriber("old") });
         let id = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes().to_vec();
         for number in 0..4_u8 {
             let other = Span { trace_id: vec![number + 1; 16], ..span("other") };
@@ -815,7 +881,11 @@ pub(super) mod tests {
         let (_, ls) = weir(&["ls"]).unwrap();
         assert!(ls.contains("traces/0  4 records  6 items"), "{ls}");
         assert!(ls.contains("otlp_grpc/forward in pipeline traces  held 2 records  3 items"), "{ls}");
-        assert!(ls.contains("committed 2  delivered 3"), "{ls}");
+        assert!(ls.contains("committed 2  delivered 3\n"), "{ls}");
+        assert!(
+            ls.contains("  old  held 4 records") && ls.contains("committed 0  delivered 0  (as of its last saved state"),
+            "{ls}"
+        );
         let json: Value = serde_json::from_str(&weir(&["ls", "--json"]).unwrap().1).unwrap();
         assert_eq!(json["shards"][0]["consumers"][0]["held"]["items"], 6);
         let (_, lines) = weir(&["inspect", "traces", "--from", "1", "--limit", "2"]).unwrap();
@@ -832,6 +902,8 @@ pub(super) mod tests {
         let (_, found) = weir(&["where", &TRACE.to_uppercase()]).unwrap();
         assert!(found.contains("offset 0") && found.contains("offset 2") && !found.contains("offset 1"), "{found}");
         assert!(found.contains("forward in pipeline traces  delivered") && found.contains("  held"), "{found}");
+        let forward = "otlp_grpc/forward in pipeline traces";
+        assert!(found.ends_with(&format!("in short: held by old, {forward}; delivered by {forward}\n")), "{found}");
         assert!(weir(&["where", &"9".repeat(32)]).unwrap().1.contains("not in the journal"));
         assert!(weir(&["where", "xyz"]).unwrap_err().contains("32 hexadecimal"));
     }

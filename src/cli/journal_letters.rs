@@ -1,18 +1,24 @@
 //! `weir journal letters`, `replay`, and what the other commands say of dead letters.
 
-use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::{
-    FAILED,
+    FAILED, UNDELIVERED,
     arguments::{DumpArgs, LetterArgs, ReplayArgs, RmArgs, Since, TraceId},
     journal_commands::{Failed, Filter, Found, NOT_YET, amount_text, counted, lost_text, size, span, time},
     run::say,
 };
 use crate::{
     journal::{
-        Lag, LetterFilter, Note, Refusal, ReplayRequest,
+        Lag, LetterFilter, Note, Refusal, ReplayRequest, RequestFile,
         inspect::{FoundLetter, Journal, LostRecords},
     },
     otlp::json,
@@ -142,6 +148,7 @@ pub(super) fn letters(found: &Found, which: &LetterArgs, as_json: bool, out: &mu
 pub(super) fn replay(found: &Found, args: &ReplayArgs, out: &mut dyn Write) -> Result<u8, Failed> {
     let (filter, asked) = (filter(&args.which), Clock::system().now());
     let (mut left, mut to, mut spared) = (if args.limit == 0 { u64::MAX } else { args.limit }, 0, 0_u64);
+    let mut meant = Vec::new();
     let (sums, code) = sum(&found.journal, |letter| {
         if filter.takes(&letter.note) && !filter.replays(&letter.note) {
             spared += 1;
@@ -149,6 +156,9 @@ pub(super) fn replay(found: &Found, args: &ReplayArgs, out: &mut dyn Write) -> R
         let takes = left > 0 && filter.replays(&letter.note);
         if takes {
             (left, to) = (left - 1, letter.offset + 1);
+            if args.wait {
+                meant.push((letter.offset, Key::of(&letter.note)));
+            }
         }
         takes
     })?;
@@ -180,10 +190,65 @@ pub(super) fn replay(found: &Found, args: &ReplayArgs, out: &mut dyn Write) -> R
     }
     if file.waits() {
         writeln!(out, "no weir runs on this directory: the next start sends them")?;
-    } else {
-        writeln!(out, "weir sends them now; `weir journal letters` shows what is left, its log what became of them")?;
+        return Ok(if args.wait { UNDELIVERED } else { code });
     }
+    if args.wait {
+        out.flush()?;
+        return wait(found, &file, &meant, args.timeout, out).map(|waited| waited.max(code));
+    }
+    writeln!(out, "weir sends them now; `weir journal letters` shows what is left, its log what became of them")?;
     Ok(code)
+}
+
+/// What a letter and the one that it becomes when it is refused again have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key(Arc<str>, Arc<str>, u16, u64);
+
+impl Key {
+    fn of(note: &Note) -> Self {
+        Self(note.consumer.clone(), note.origin.topic.clone(), note.origin.shard, note.origin.offset)
+    }
+}
+
+/// Waits until all that was asked for was tried, and says what became of it: 0 all delivered, 1 some refused again or sent to nobody, 3 not all tried.
+fn wait(found: &Found, file: &RequestFile, meant: &[(u64, Key)], timeout: Duration, out: &mut dyn Write) -> Result<u8, Failed> {
+    let began = Instant::now();
+    while !file.is_done() && began.elapsed() < timeout {
+        std::thread::sleep(LOOK);
+    }
+    let is_done = file.is_done();
+    let (mut there, mut back) = (BTreeSet::new(), BTreeMap::<Key, u64>::new());
+    let offsets: BTreeSet<u64> = meant.iter().map(|(offset, _)| *offset).collect();
+    found.journal.letters::<Failed>(|letter| {
+        if let Ok(letter) = letter {
+            if offsets.contains(&letter.offset) {
+                there.insert(letter.offset);
+            } else {
+                *back.entry(Key::of(&letter.note)).or_default() += 1;
+            }
+        }
+        Ok(())
+    })?;
+    let (mut delivered, mut refused) = (0_u64, 0_u64);
+    for (_, key) in meant.iter().filter(|(offset, _)| !there.contains(offset)) {
+        match back.get_mut(key).filter(|letters| **letters > 0) {
+            Some(letters) => {
+                *letters -= 1;
+                refused += 1;
+            }
+            None => delivered += 1,
+        }
+    }
+    let left = there.len() as u64;
+    let still = if is_done { "not sent (see weir's log)" } else { "not tried yet: weir goes on with them" };
+    writeln!(out, "{} delivered, {refused} refused again and kept, {left} {still}", counted(delivered, "letter"))?;
+    Ok(if !is_done {
+        UNDELIVERED
+    } else if refused + left > 0 {
+        FAILED
+    } else {
+        0
+    })
 }
 
 fn letter_json(letter: &FoundLetter) -> Value {
@@ -424,6 +489,7 @@ mod tests {
 
         let found = weir(&["where", TRACE]);
         assert!(found.contains("traces  rejected: HTTP 400: 0 is not taken (in the dead letters)"), "{found}");
+        assert!(found.contains("rejected by otlp_grpc/forward in pipeline traces"), "{found}");
         let gone = weir(&["where", &"07".repeat(16)]);
         assert!(gone.starts_with("dead letter 1  of traces/0 offset 7") && gone.contains("partial: HTTP 400"), "{gone}");
         assert!(weir(&["where", &"07".repeat(16), "--json"]).contains("\"reason\": \"partial\""));
@@ -443,6 +509,45 @@ mod tests {
         assert!(asked.contains("rejected  1 letter  ") && asked.ends_with("the next start sends them\n"), "{asked}");
         assert_eq!(requests(), 1);
         assert!(weir(path, &["replay", "--reason", "colour"]).unwrap_err().contains("rejected, refused"));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_replay_is_told_what_became_of_it() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path();
+        refused(path).await;
+        let (nobody, told) = weir(path, &["replay", "--reason", "partial", "--wait"]).unwrap();
+        assert!(nobody == UNDELIVERED && told.contains("no weir runs"), "{told}");
+        // A weir that delivers the first letter, and has the third one back with another offset.
+        let replays = path.join("letters/replays");
+        std::fs::remove_dir_all(&replays).unwrap();
+        let runs = std::thread::spawn({
+            let path = path.to_owned();
+            move || {
+                let asked = loop {
+                    let found = std::fs::read_dir(&replays).ok().and_then(|mut found| found.next());
+                    if let Some(found) = found.map(|found| found.unwrap().path())
+                        && found.extension().is_some_and(|extension| extension == "asked")
+                    {
+                        break found;
+                    }
+                    std::thread::yield_now();
+                };
+                let taken = asked.with_extension("taken");
+                std::fs::rename(&asked, &taken).unwrap();
+                let wish =
+                    Persistence { directory: path, sync: false, bytes_max: Some(16 << 20), letters_bytes_max: None, shards: 1 };
+                let (store, _) = Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap().letters().unwrap();
+                let all = store.read(&mut crate::journal::Reading::default(), 1 << 20, &|_, _| true).unwrap().unwrap();
+                let back = &all[2].1;
+                store.append(&[back], &[all[0].0, all[2].0], UnixNanos(2)).unwrap();
+                std::fs::remove_file(taken).unwrap();
+            }
+        });
+        let (code, told) = weir(path, &["replay", "--wait"]).unwrap();
+        runs.join().unwrap();
+        assert!(told.ends_with("1 letter delivered, 1 refused again and kept, 0 not sent (see weir's log)\n"), "{told}");
+        assert_eq!(code, FAILED);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use super::{
     tap::refusal,
 };
 use crate::{
-    admin::{Amount, Consumer, Orphan, Report, TopicReport},
+    admin::{Amount, Consumer, Orphan, Replayed, Report, Room, TopicReport},
     transport::local,
 };
 
@@ -99,17 +99,20 @@ macro_rules! line {
 pub(super) fn text(report: &Report) -> String {
     let mut out = String::new();
     let up = span(report.uptime_seconds);
-    line!(out, "weir {} (pid {}), up {up}: {}", report.weir, report.pid, report.state);
+    line!(out, "weir {} (pid {}), up {up}: {}", report.weir, report.pid, standing(report));
     if let Some(reason) = &report.refusing {
         line!(out, "takes no data: {reason}");
     }
     match &report.journal {
         Some(journal) => {
             line!(out, "journal {}: {} of {}", journal.directory, size(journal.bytes), size(journal.bytes_max));
+            let room = |room: &Room| format!("{} of {}", size(room.bytes), size(room.bytes_max));
+            line!(out, "  records      {}; no data is taken when this is used up", room(&journal.records));
+            line!(out, "  dead letters {}; the oldest go when this is used up", room(&journal.letters));
             let letters = &journal.dead_letters;
             if letters.records > 0 {
                 let (count, items) = (counted(letters.records, "dead letter"), counted(letters.items, "item"));
-                line!(out, "{count}, {items}, {}: `weir journal letters` says why", size(letters.bytes));
+                line!(out, "  {count}, {items}, {}: `weir journal letters` says of whom and why", size(letters.bytes));
             }
         }
         None => line!(out, "journal in memory"),
@@ -131,6 +134,34 @@ pub(super) fn text(report: &Report) -> String {
     };
     line!(out, "\n{verdict}");
     out
+}
+
+/// Names of consumers in the first line.
+const NAMED_MAX: usize = 3;
+
+/// In one word, or what is wrong.
+fn standing(report: &Report) -> String {
+    if report.state != "ok" {
+        return report.state.clone();
+    }
+    let mut wrong = Vec::new();
+    if report.refusing.is_some() {
+        wrong.push("NO DATA IS TAKEN".to_owned());
+    }
+    let has_destination = report.consumers.iter().filter(|consumer| consumer.destination.is_some()).count();
+    let fails = |consumer: &&Consumer| consumer.destination.as_ref().is_some_and(|destination| !destination.up);
+    let failing: Vec<&str> = report.consumers.iter().filter(fails).map(|consumer| consumer.name.as_str()).collect();
+    if !failing.is_empty() {
+        let more = failing.len().saturating_sub(NAMED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let names = failing.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        let these = if failing.len() == 1 { "DESTINATIONS FAILS" } else { "DESTINATIONS FAIL" };
+        wrong.push(format!("{} OF {has_destination} {these} ({names}{more}); their data is held", failing.len()));
+    }
+    if !report.balanced {
+        wrong.push("THE BOOKS DO NOT BALANCE".to_owned());
+    }
+    if wrong.is_empty() { "ok".to_owned() } else { wrong.join("; ") }
 }
 
 /// What is held for nobody who runs, and how to be rid of it.
@@ -189,11 +220,26 @@ fn of_consumer(consumer: &Consumer, out: &mut String) {
         let what = counted(requests.under_way, "request");
         line!(out, "    under way    {what}, {}", size(requests.under_way_bytes));
     }
+    if requests.waiting > 0 {
+        let what = counted(requests.waiting, "request");
+        let of_destination = || consumer.destination.as_ref().and_then(|destination| destination.next_attempt_seconds);
+        let next = requests.next_try_seconds.or_else(of_destination).map(|next| format!(", next try in {}", span(next)));
+        line!(out, "    waiting      {what}, {}{}", size(requests.waiting_bytes), next.unwrap_or_default());
+    }
     if requests.parked > 0 {
         let what = counted(requests.parked, "request");
         let next = requests.next_attempt_seconds.map(|next| format!(", next in {}", span(next))).unwrap_or_default();
         let error = requests.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         line!(out, "    parked       {what}, {}{next}{error}", size(requests.parked_bytes));
+    }
+    let Replayed { delivered, delivered_items, refused } = consumer.replayed;
+    if delivered + refused > 0 {
+        line!(
+            out,
+            "    replayed     {} delivered ({}), {refused} refused again and kept, since the start",
+            counted(delivered, "dead letter"),
+            counted(delivered_items, "item")
+        );
     }
     let books = &consumer.books;
     let dropped: u64 = books.dropped.values().sum();
@@ -201,7 +247,7 @@ fn of_consumer(consumer: &Consumer, out: &mut String) {
     for (reason, items) in &books.dropped {
         let separator = if reasons.is_empty() { " (" } else { ", " };
         // What is refused for good.
-        let where_to = if reason == "rejected" { ", in the dead letters" } else { "" };
+        let where_to = if reason == "rejected" { ", to the dead letters" } else { "" };
         write!(reasons, "{separator}{reason} {items}{where_to}").expect("writing to a string does not fail");
     }
     if !reasons.is_empty() {
@@ -260,11 +306,15 @@ pub(super) mod tests {
             requests: Flights {
                 under_way: 1,
                 under_way_bytes: 10,
+                waiting: 3,
+                waiting_bytes: 2048,
+                next_try_seconds: None,
                 parked: 2,
                 parked_bytes: 1024,
                 next_attempt_seconds: Some(1.5),
                 error: Some("UNAVAILABLE: try later".to_owned()),
             },
+            replayed: Replayed { delivered: 2, delivered_items: 5, refused: 1 },
             destination: Some(Destination {
                 up: false,
                 failing_seconds: Some(79.0),
@@ -309,7 +359,10 @@ pub(super) mod tests {
             "rate         12.3 items/s in, 0.0 items/s out (last 10 s)",
             "FAILING for 1m19s, 9 attempts in a row, next in 2.0s: connection refused",
             "parked       2 requests, 1.0 KiB, next in 1.5s: UNAVAILABLE: try later",
-            "accepted 100 = delivered 7 + dropped 3 (rejected 3, in the dead letters) + held 90",
+            "waiting      3 requests, 2.0 KiB, next try in 2.0s",
+            "replayed     2 dead letters delivered (5 items), 1 refused again and kept, since the start",
+            "up 1m40s: 1 OF 1 DESTINATIONS FAILS (otlp_grpc/eu in pipeline traces); their data is held",
+            "accepted 100 = delivered 7 + dropped 3 (rejected 3, to the dead letters) + held 90",
             "weir journal rm --consumer 'otlp_grpc/old in pipeline traces' --yes",
             "in traces    at most 90 items, 2 records, 2.0 KiB",
             "the books balance",
@@ -320,6 +373,11 @@ pub(super) mod tests {
         wrong.balanced = false;
         wrong.consumers[0].books.balanced = false;
         let page = text(&wrong);
-        assert!(page.contains("accepted 100 ≠ delivered") && page.contains("DO NOT BALANCE"), "{page}");
+        assert!(page.contains("accepted 100 ≠ delivered") && page.matches("DO NOT BALANCE").count() == 2, "{page}");
+        let mut well = report();
+        well.consumers[0].destination = None;
+        assert!(text(&well).contains("up 1m40s: ok\n"));
+        well.refusing = Some("the disk is full".to_owned());
+        assert!(text(&well).contains("up 1m40s: NO DATA IS TAKEN\ntakes no data: the disk is full\n"));
     }
 }

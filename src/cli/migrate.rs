@@ -9,14 +9,14 @@ use super::{
     FAILED, WRONG,
     arguments::MigrateArgs,
     run::say,
-    start::{TABLES, show},
+    start::{self, TABLES, show},
 };
 use crate::{
-    config::{Input, Loaded, Machine, load, load_unexpanded},
-    pipeline::file,
+    config::{Input, Level, Loaded, Machine, load, load_unexpanded},
+    pipeline::file::{self, LeftOut},
 };
 
-/// Prints what runs here of some Collector files; 2 where something would have to be changed by hand.
+/// Prints what runs here of some Collector files; 1 where whole pipelines are missing from that, 2 where it would have to be changed by hand.
 pub(super) fn migrate(args: &MigrateArgs) -> ExitCode {
     let inputs: Vec<Input> = args.file.iter().cloned().map(Input::Uri).collect();
     let mut full = load(&inputs, &Machine);
@@ -45,7 +45,32 @@ pub(super) fn migrate(args: &MigrateArgs) -> ExitCode {
         1 => "weir: 1 thing was left out; the first lines of the output say what".to_owned(),
         many => format!("weir: {many} things were left out; the first lines of the output say which"),
     });
-    if migrated.found.has_errors() { ExitCode::from(WRONG) } else { ExitCode::SUCCESS }
+    let pipelines: Vec<&LeftOut> = migrated.left_out.iter().filter(|left| left.is_pipeline()).collect();
+    for LeftOut { what, change, .. } in &pipelines {
+        say(&format!("weir: the pipeline `{}` was left out: {change}", what.rsplit("::").next().unwrap_or(what)));
+    }
+    let is_wrong = migrated.found.has_errors() || !validates(&migrated.yaml);
+    if is_wrong {
+        say(
+            "weir: what was printed does not validate as it stands: change it by hand where it is wrong, then `weir validate` it",
+        );
+        return ExitCode::from(WRONG);
+    }
+    if pipelines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
+
+/// Whether what is printed would start; shows what is wrong with it.
+pub(super) fn validates(yaml: &str) -> bool {
+    let printed = Input::Text { name: "what is printed".to_owned(), text: yaml.to_owned() };
+    match start::check(load(&[printed], &Machine)) {
+        Ok(_) => true,
+        Err(loaded) => {
+            let mut found = loaded.found.clone();
+            found.found.retain(|found| found.level == Level::Error);
+            show(&found, &loaded);
+            false
+        }
+    }
 }
 
 /// What `run` starts of a file that weir does not have all components of: a warning for each thing left out. `Err` says which components

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::{Diagnostics, Level, Loaded, Node, Origin, Value},
     internal_telemetry,
+    journal::Directory,
     runtime::{Shutdown, State},
     service::{Ended, Running, Unstarted, serve_page},
 };
@@ -163,6 +164,10 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, args: &Run
     let Checked { built, around, telemetry: settings, loaded, file, .. } = checked;
     let mut unstarted = Diagnostics::default();
     let persistence = journal::persistence(&file).map_err(|message| vec![message])?;
+    if let Some(wish) = &persistence {
+        // First, and alone: whoever has the directory has the socket in it and the ports, too.
+        Directory::look_free(&wish.directory).map_err(|error| vec![error.to_string()])?;
+    }
     let stop_pages = Shutdown::new();
     let mut pages = tokio::task::JoinSet::new();
     let mut own_page = None;

@@ -13,7 +13,7 @@ use crate::{
     exporters::EXPORTERS,
     extensions::EXTENSIONS,
     internal_telemetry::TelemetrySettings,
-    pipeline::{Built, File, Plan, Read, Surroundings},
+    pipeline::{Built, File, Plan, Read, Surroundings, file},
     processors::PROCESSORS,
     receivers::RECEIVERS,
     runtime::{BuildError, Clock, both},
@@ -217,6 +217,7 @@ pub(super) fn check_within(mut loaded: Loaded, around: &Surroundings) -> Result<
         let built = read.build(&file, &plan, around, &mut found)?;
         Some((file, plan, built, telemetry))
     });
+    file::drop_echoes(&loaded.node, &mut found);
     let wrong = found.has_errors();
     loaded.found = found;
     match checked {
@@ -235,6 +236,13 @@ pub(super) fn load_inputs(args: &ConfigArgs) -> Result<Loaded, StartError> {
 /// Warnings in one line each, without the lines of the file, which may hold secrets and go to a log here.
 pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
     lines(&loaded.found, &loaded.sources, Level::Warning)
+}
+
+/// As [`warnings`], without those whose message `is_known`.
+pub(super) fn warnings_beside(loaded: &Loaded, is_known: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = loaded.found.clone();
+    found.found.retain(|found| !is_known(&found.message));
+    lines(&found, &loaded.sources, Level::Warning)
 }
 
 /// As [`warnings`], of any level.

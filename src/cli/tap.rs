@@ -10,9 +10,11 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum as _;
 use jiff::{Timestamp, tz::TimeZone};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{
     FAILED, WRONG,
@@ -27,6 +29,9 @@ use crate::{
 
 /// How often is looked whether the reader of our output has gone.
 const LOOK_AT_OUTPUT: Duration = Duration::from_millis(500);
+
+/// After so long without an item it is said that none came.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Why it ends early.
 #[derive(Debug, thiserror::Error)]
@@ -86,14 +91,17 @@ fn run(args: &TapArgs) -> Result<(), Failed> {
     let out = io::stdout();
     let shows_at = args.at.len() > 1;
     let mut shown = Shown { args, shows_at, is_ended: false };
+    let mut quiet = Some(Instant::now());
     if args.format == TapForm::Text && out.is_terminal() {
         writeln!(out.lock(), "{}", header(shows_at)).map_err(Failed::Out)?;
     }
     let mut body = answer.body;
     body.get_ref().set_read_timeout(Some(LOOK_AT_OUTPUT)).map_err(|error| Failed::Socket(unanswered(&socket, &error)))?;
     let mut line = Vec::new();
-    while next_line(&mut body, &socket, &mut line)? {
-        shown.line(&line, &mut out.lock())?;
+    while next_line(&mut body, &socket, &mut line, &mut || waiting(&mut quiet, args))? {
+        if shown.line(&line, &mut out.lock())? {
+            quiet = None;
+        }
         line.clear();
     }
     if shown.is_ended { Ok(()) } else { Err(Failed::Socket("weir is gone: the connection ended".to_owned())) }
@@ -110,13 +118,49 @@ pub(super) fn refusal(answer: local::Answer) -> String {
     serde_json::from_slice(&body).map_or_else(|_| format!("weir answers with status {status}"), |refusal: Refusal| refusal.error)
 }
 
-/// Reads up to the next line end. False at the end.
-fn next_line(body: &mut io::BufReader<UnixStream>, socket: &Path, line: &mut Vec<u8>) -> Result<bool, Failed> {
+/// Says once that nothing passed yet, and what is asked for: a filter that fits nothing looks like a service that is silent.
+fn waiting(quiet: &mut Option<Instant>, args: &TapArgs) {
+    if quiet.is_some_and(|since| since.elapsed() >= QUIET) {
+        *quiet = None;
+        say(&format!("nothing passed for {} s; still waiting for {}", QUIET.as_secs(), wanted(args)));
+    }
+}
+
+/// What a tap asks for, in words.
+fn wanted(args: &TapArgs) -> String {
+    let named = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+    let list = |names: Vec<String>, none: &str| if names.is_empty() { none.to_owned() } else { names.join(",") };
+    let at = list(args.at.iter().filter_map(|at| named(at.to_possible_value())).collect(), "ingest");
+    let signals = list(args.signal.iter().filter_map(|signal| named(signal.to_possible_value())).collect(), "any signal");
+    let mut wanted = format!("{signals} at {at}");
+    let ask = ask_of(args);
+    let filters = [("--service", &ask.service), ("--trace-id", &ask.trace_id), ("--name", &ask.name)];
+    let mut parts: Vec<String> =
+        filters.into_iter().filter_map(|(flag, value)| value.as_ref().map(|value| format!("{flag} {value}"))).collect();
+    parts.extend(args.errors.then(|| "--errors".to_owned()));
+    if parts.is_empty() {
+        wanted.push_str(", without a filter: is anything sent here? `weir plan --live` shows what was taken");
+    } else {
+        write!(wanted, " that fits {}", parts.join(" ")).expect("writing to a string does not fail");
+    }
+    wanted
+}
+
+/// Reads up to the next line end; `idle` is called about twice a second meanwhile. False at the end.
+fn next_line(
+    body: &mut io::BufReader<UnixStream>,
+    socket: &Path,
+    line: &mut Vec<u8>,
+    idle: &mut dyn FnMut(),
+) -> Result<bool, Failed> {
     loop {
         match body.read_until(b'\n', line) {
             Ok(_) => return Ok(line.pop() == Some(b'\n')),
             // What was read of the line so far stays in it.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => is_output_there()?,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                idle();
+                is_output_there()?;
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
             Err(error) => return Err(Failed::Socket(unanswered(socket, &error))),
@@ -152,11 +196,12 @@ enum Notice {
 }
 
 impl Shown<'_> {
-    fn line(&mut self, line: &[u8], out: &mut impl Write) -> Result<(), Failed> {
+    /// Returns whether it was an item.
+    fn line(&mut self, line: &[u8], out: &mut impl Write) -> Result<bool, Failed> {
         let is_notice = [&b"{\"ready\":"[..], b"{\"lost\":", b"{\"end\":"].iter().any(|head| line.starts_with(head));
         if is_notice && let Ok(notice) = serde_json::from_slice(line) {
             self.notice(&notice);
-            return Ok(());
+            return Ok(false);
         }
         let written = match self.args.format {
             TapForm::Json => out.write_all(line).and_then(|()| out.write_all(b"\n")),
@@ -166,7 +211,7 @@ impl Shown<'_> {
                 Err(_) => Ok(()),
             },
         };
-        written.and_then(|()| out.flush()).map_err(Failed::Out)
+        written.and_then(|()| out.flush()).map(|()| true).map_err(Failed::Out)
     }
 
     fn notice(&mut self, notice: &Notice) {
@@ -288,6 +333,21 @@ mod tests {
                 ..Way::default()
             },
         }
+    }
+
+    #[test]
+    fn a_tap_that_sees_nothing_says_what_it_waits_for() {
+        use crate::cli::{Arguments, arguments::Command};
+        use clap::Parser as _;
+        let wanted = |words: &[&str]| {
+            let Some(Command::Tap(args)) = Arguments::try_parse_from([&["weir", "tap"], words].concat()).unwrap().command else {
+                panic!("another command")
+            };
+            wanted(&args)
+        };
+        assert!(wanted(&[]).starts_with("any signal at ingest, without a filter"));
+        let told = wanted(&["--at", "delivered,dropped", "--signal", "logs", "--service", "cart", "--errors"]);
+        assert_eq!(told, "logs at delivered,dropped that fits --service cart --errors");
     }
 
     #[test]

@@ -50,6 +50,42 @@ fn one(told: &[String], begins: &str) {
 }
 
 #[test]
+fn one_typo_is_one_error() {
+    let right = "\
+receivers: {otlp: {protocols: {grpc: }}}
+exporters:
+  otlp_grpc/a: {endpoint: 'b:4317'}
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [otlp_grpc/a]}
+";
+    assert_eq!(told(right), Vec::<String>::new());
+    for (word, typo, error) in [
+        ("receivers: {otlp", "recievers: {otlp", "there is no section `recievers`; did you mean `receivers`?"),
+        ("exporters:\n", "exportrs:\n", "there is no section `exportrs`; did you mean `exporters`?"),
+        ("service:", "servce:", "there is no section `servce`; did you mean `service`?"),
+        ("pipelines:", "pipelnes:", "there is no key `pipelnes` here; did you mean `pipelines`?"),
+        ("{receivers: [", "{reciever: [", "there is no key `reciever` here; did you mean `receivers`?"),
+        ("  otlp_grpc/a:", "  otlp_gprc/a:", "there is no exporter `otlp_gprc`; did you mean `otlp_grpc`?"),
+        ("[otlp_grpc/a]", "[otlp_gprc/a]", "the exporter `otlp_gprc/a` is not declared; did you mean `otlp_grpc/a`?"),
+        ("{endpoint:", "{endpont:", "there is no key `endpont` here; did you mean `endpoint`?"),
+        ("traces:", "trases:", "there is no signal `trases`; did you mean `traces`?"),
+    ] {
+        one(&told(&right.replacen(word, typo, 1)), error);
+    }
+    // Two typos are two errors, and what is missing without any is said.
+    assert_eq!(told(&right.replacen("endpoint:", "endpont:", 1).replacen("exporters:\n", "exportrs:\n", 1)).len(), 2);
+    one(&told(&right.replacen("endpoint: 'b:4317'", "", 1)), "an endpoint is required");
+}
+
+#[test]
+fn what_migrate_prints_is_checked_as_it_is_read() {
+    let right = "receivers: {otlp: {protocols: {grpc: }}}\nexporters: {nop: }\nservice: {pipelines: {traces: {receivers: [otlp], exporters: [nop]}}}\n";
+    assert!(migrate::validates(right));
+    assert!(!migrate::validates(&right.replace("grpc: ", "grpc: {tls: {cert_file: /nowhere, key_file: /nowhere}}")));
+}
+
+#[test]
 fn what_would_fail_at_the_start_is_told_before_all_at_once_and_at_its_place() {
     let told = told(
         "\

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{Destination, breaker::Condition};
+use super::{Destination, Fate, breaker::Condition};
 use crate::{
     journal::{Accounts, Books, Cursor, Oldest, Position},
     runtime::State,
@@ -33,6 +33,7 @@ pub struct Live {
     oldest: Oldest,
     destination: OnceLock<Arc<Destination>>,
     requests: Mutex<Requests>,
+    replays: Mutex<Replays>,
     counts: Mutex<VecDeque<Count>>,
 }
 
@@ -51,8 +52,27 @@ struct UnderWay {
     bytes: usize,
     attempts: u32,
     error: Option<Box<str>>,
-    /// It waits beside the others until then.
-    parked_until: Option<Instant>,
+    stage: Stage,
+}
+
+/// What a request does that is not accounted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It is being attempted.
+    Attempted,
+    /// It failed, or its destination does, and keeps its place until it is tried; `None`: when somebody finds that the destination works.
+    Waiting(Option<Instant>),
+    /// It failed, and waits beside the others until then.
+    Parked(Instant),
+}
+
+/// Letters of a consumer that were sent once more, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replays {
+    pub delivered: u64,
+    pub delivered_items: u64,
+    /// They are kept.
+    pub refused: u64,
 }
 
 /// What a consumer had seen and was done with at one moment.
@@ -74,8 +94,14 @@ pub struct Rate {
 /// Requests that are not accounted for yet.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Flights {
+    /// Being attempted.
     pub under_way: usize,
     pub under_way_bytes: usize,
+    /// In their places, for their next attempt.
+    pub waiting: usize,
+    pub waiting_bytes: usize,
+    /// Of the waiting one that is tried first, where it is known.
+    pub next_try: Option<Duration>,
     pub parked: usize,
     pub parked_bytes: usize,
     /// Of the parked one that is tried again first.
@@ -88,8 +114,8 @@ pub struct Flights {
 pub enum Standing {
     /// Being sent; so many attempts failed before.
     UnderWay { attempts: u32, error: Option<Box<str>> },
-    /// It failed, and waits to be tried again.
-    Parked { attempts: u32, error: Option<Box<str>>, next_attempt: Duration },
+    /// It failed, or its destination does, and waits to be tried.
+    Waiting { attempts: u32, error: Option<Box<str>>, next_attempt: Option<Duration> },
 }
 
 /// How a destination does, for one signal.
@@ -102,8 +128,8 @@ pub struct Doing {
 impl Live {
     pub fn new(pipeline: Arc<str>, id: ComponentId, signal: Signal, cursor: &Cursor) -> Self {
         let (accounts, oldest) = (cursor.accounts(), cursor.oldest());
-        let (requests, counts) = Default::default();
-        Self { pipeline, id, signal, accounts, oldest, destination: OnceLock::new(), requests, counts }
+        let (requests, replays, counts) = Default::default();
+        Self { pipeline, id, signal, accounts, oldest, destination: OnceLock::new(), requests, replays, counts }
     }
 
     /// Where the consumer delivers to.
@@ -145,18 +171,28 @@ impl Live {
         let requests = self.requests.lock();
         let mut flights = Flights::default();
         let mut first: Option<(Instant, &UnderWay)> = None;
+        let mut next_try: Option<Instant> = None;
         for request in &requests.under_way {
-            if let Some(until) = request.parked_until {
-                flights.parked += 1;
-                flights.parked_bytes += request.bytes;
-                if first.is_none_or(|(known, _)| until < known) {
-                    first = Some((until, request));
+            match request.stage {
+                Stage::Parked(until) => {
+                    flights.parked += 1;
+                    flights.parked_bytes += request.bytes;
+                    if first.is_none_or(|(known, _)| until < known) {
+                        first = Some((until, request));
+                    }
                 }
-            } else {
-                flights.under_way += 1;
-                flights.under_way_bytes += request.bytes;
+                Stage::Waiting(until) => {
+                    flights.waiting += 1;
+                    flights.waiting_bytes += request.bytes;
+                    next_try = [next_try, until].into_iter().flatten().min();
+                }
+                Stage::Attempted => {
+                    flights.under_way += 1;
+                    flights.under_way_bytes += request.bytes;
+                }
             }
         }
+        flights.next_try = next_try.map(|until| until.saturating_duration_since(Instant::now()));
         if let Some((until, request)) = first {
             flights.next_attempt = Some(until.saturating_duration_since(Instant::now()));
             flights.error.clone_from(&request.error);
@@ -169,9 +205,11 @@ impl Live {
         let requests = self.requests.lock();
         let request = requests.under_way.iter().find(|request| request.positions.contains(&position))?;
         let (attempts, error) = (request.attempts, request.error.clone());
-        Some(match request.parked_until {
-            None => Standing::UnderWay { attempts, error },
-            Some(until) => Standing::Parked { attempts, error, next_attempt: until.saturating_duration_since(Instant::now()) },
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        Some(match request.stage {
+            Stage::Attempted => Standing::UnderWay { attempts, error },
+            Stage::Waiting(until) => Standing::Waiting { attempts, error, next_attempt: until.map(left) },
+            Stage::Parked(until) => Standing::Waiting { attempts, error, next_attempt: Some(left(until)) },
         })
     }
 
@@ -205,7 +243,7 @@ impl Live {
         let mut requests = self.requests.lock();
         requests.count += 1;
         let number = requests.count;
-        requests.under_way.push(UnderWay { number, positions, bytes, attempts: 0, error: None, parked_until: None });
+        requests.under_way.push(UnderWay { number, positions, bytes, attempts: 0, error: None, stage: Stage::Attempted });
         number
     }
 
@@ -219,12 +257,33 @@ impl Live {
 
     /// It failed, and waits beside the others until `due`.
     pub(super) fn parks(&self, number: u64, due: Instant) {
-        self.change(number, |request| request.parked_until = Some(due));
+        self.change(number, |request| request.stage = Stage::Parked(due));
     }
 
-    /// It is tried again.
-    pub(super) fn returns(&self, number: u64) {
-        self.change(number, |request| request.parked_until = None);
+    /// It waits in its place for its next attempt; `None`: until its destination works.
+    pub(super) fn waits(&self, number: u64, until: Option<Instant>) {
+        self.change(number, |request| request.stage = Stage::Waiting(until));
+    }
+
+    /// It is tried, or tried again.
+    pub(super) fn goes(&self, number: u64) {
+        self.change(number, |request| request.stage = Stage::Attempted);
+    }
+
+    /// A letter with so many items was sent once more.
+    pub(super) fn replayed(&self, items: u64, fate: Fate) {
+        let mut replays = self.replays.lock();
+        match fate {
+            Fate::Delivered => {
+                replays.delivered += 1;
+                replays.delivered_items += items;
+            }
+            Fate::Refused => replays.refused += 1,
+        }
+    }
+
+    pub fn replays(&self) -> Replays {
+        *self.replays.lock()
     }
 
     /// It is accounted for.

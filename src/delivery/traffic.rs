@@ -171,7 +171,7 @@ impl Traffic {
         self.flying_bytes += journey.bytes;
         self.returning += usize::from(returning);
         if returning {
-            self.live.returns(journey.number);
+            self.live.goes(journey.number);
         }
         let (destination, policy) = (self.destination.clone(), self.policy.clone());
         let (live, consumer, ends) = (self.live.clone(), self.consumer.clone(), self.ends.clone());

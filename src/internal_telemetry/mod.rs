@@ -32,7 +32,7 @@ pub use logging::{Logging, ONCE};
 pub use names::*;
 pub use otlp::{OwnExport, start};
 pub use render::{Patterns, Style, text};
-pub use samples::{Books, Lag, Orphan, Sample, SampleFamily, SampleKind, SampleValue, Samples};
+pub use samples::{Books, JournalRoom, Lag, Orphan, Sample, SampleFamily, SampleKind, SampleValue, Samples};
 pub use settings::{LogEncoding, LogLevel, LogSettings, PullReader, Reader, Sampling, SpanProcessor, TelemetrySettings};
 pub use spans::{export_span, receive_span, span_failed};
 

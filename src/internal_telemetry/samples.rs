@@ -62,14 +62,19 @@ impl Samples {
     }
 
     /// The journal's room on disk, and whether it takes data.
-    pub fn journal(&mut self, used: u64, max: u64, refusing: bool) {
-        self.gauge(names::JOURNAL_BYTES, "Bytes that the journal's segments take on disk.", &[], used as f64);
-        self.gauge(names::JOURNAL_MAX_BYTES, "Bytes that the journal's segments may take on disk.", &[], max as f64);
+    pub fn journal(&mut self, room: &JournalRoom) {
+        let mut room_of = |(bytes, max): (&str, &str), what: &str, (used, used_max): (u64, u64)| {
+            self.gauge(bytes, &format!("Bytes of the journal's {what} on disk."), &[], used as f64);
+            self.gauge(max, &format!("Bytes that the journal's {what} may take on disk."), &[], used_max as f64);
+        };
+        room_of((names::JOURNAL_BYTES, names::JOURNAL_MAX_BYTES), "files", room.whole);
+        room_of((names::JOURNAL_RECORDS_BYTES, names::JOURNAL_RECORDS_MAX_BYTES), "records", room.records);
+        room_of((names::JOURNAL_LETTERS_BYTES, names::JOURNAL_LETTERS_MAX_BYTES), "dead letters", room.letters);
         self.gauge(
             names::JOURNAL_REFUSING,
             "1 while the journal takes no data: full, or the disk fails.",
             &[],
-            f64::from(u8::from(refusing)),
+            f64::from(u8::from(room.is_refusing)),
         );
     }
 
@@ -219,6 +224,16 @@ pub struct Lag<'a> {
     pub parked_requests: u64,
     /// `None`: it delivers to nobody outside.
     pub failing_seconds: Option<f64>,
+}
+
+/// Bytes of the journal's files that there are and may be.
+#[derive(Debug, Clone, Copy)]
+pub struct JournalRoom {
+    /// Records and dead letters together.
+    pub whole: (u64, u64),
+    pub records: (u64, u64),
+    pub letters: (u64, u64),
+    pub is_refusing: bool,
 }
 
 /// What one topic holds for a consumer that the configuration does not have.

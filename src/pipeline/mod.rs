@@ -18,6 +18,6 @@ pub use build::{Built, BuiltChain, BuiltExporter, BuiltExtension, ConnectError, 
 pub use definition::{Changes, Definition, Definitions, Part};
 pub use draw::Form;
 pub use file::File;
-pub use open_journal::{OpenJournal, Orphaned, RemoveError, Removed};
+pub use open_journal::{OpenJournal, Orphaned, RemoveError, Removed, Usage, Used};
 pub use plan::{Plan, PlannedConnector, PlannedConsumer, PlannedTopic, Role, TopicKind};
 pub use spine::{Spine, bell};

@@ -42,6 +42,27 @@ pub struct Orphaned {
     pub removed_items: u64,
 }
 
+/// Bytes of files that there are, and may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub bytes: u64,
+    pub bytes_max: u64,
+}
+
+/// The journal's files: records that wait for their consumers, and dead letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub records: Used,
+    pub letters: Used,
+}
+
+impl Usage {
+    /// Both; what it may be is `journal::max_size`.
+    pub fn whole(self) -> Used {
+        Used { bytes: self.records.bytes + self.letters.bytes, bytes_max: self.records.bytes_max + self.letters.bytes_max }
+    }
+}
+
 /// What was let go, in all topics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -182,11 +203,11 @@ impl OpenJournal {
         self.shards.lock().iter().find_map(|(_, shard)| shard.fault())
     }
 
-    /// Bytes that the segments take, and may take, dead letters with them.
-    pub fn usage(&self) -> (u64, u64) {
-        let (used, max) = self.directory.usage();
-        let (letters, letters_max) = self.dead_letters.store().map_or((0, 0), |store| store.usage());
-        (used + letters, max + letters_max)
+    /// How much of the disk it takes, and may take.
+    pub fn usage(&self) -> Usage {
+        let of = |(bytes, bytes_max)| Used { bytes, bytes_max };
+        let letters = self.dead_letters.store().map(|store| of(store.usage())).unwrap_or_default();
+        Usage { records: of(self.directory.usage()), letters }
     }
 
     /// Dead letters that are kept on disk.

@@ -80,8 +80,13 @@ impl Spine {
             let journal = Arc::downgrade(journal);
             around.telemetry.on_scrape(move |samples: &mut Samples| {
                 if let Some(journal) = journal.upgrade() {
-                    let (used, max) = journal.usage();
-                    samples.journal(used, max, journal.fault().is_some());
+                    let (usage, whole) = (journal.usage(), journal.usage().whole());
+                    samples.journal(&internal_telemetry::JournalRoom {
+                        whole: (whole.bytes, whole.bytes_max),
+                        records: (usage.records.bytes, usage.records.bytes_max),
+                        letters: (usage.letters.bytes, usage.letters.bytes_max),
+                        is_refusing: journal.fault().is_some(),
+                    });
                     for orphan in journal.orphans() {
                         samples.orphan(&internal_telemetry::Orphan {
                             consumer: &orphan.consumer,

@@ -73,6 +73,8 @@ const RECEIVERS_GRACE: Duration = Duration::from_secs(5);
 const DRAIN_ON_DISK: Duration = Duration::from_secs(2);
 /// How often is looked whether the journal takes data.
 const LOOK_AT_JOURNAL: Duration = Duration::from_millis(250);
+/// How often is looked whether there is something to say of dead letters.
+const TELL_OF_LETTERS: Duration = Duration::from_secs(1);
 /// How long connectors that were told to give up may take to do so.
 const CONNECTORS_GRACE: Duration = Duration::from_secs(1);
 /// How long an exporter may take to finish after its last request.
@@ -96,7 +98,8 @@ pub struct Running {
     books: Arc<Mutex<Vec<Account>>>,
     /// Servers whose place others have taken, or nobody: they finish what they answer.
     leaving: JoinSet<()>,
-    /// What runs as long as the process: who looks whether the journal takes data, who sends dead letters once more.
+    /// What runs as long as the process: who looks whether the journal takes data, who tells of dead letters, who sends them
+    /// once more.
     keepers: Vec<(Shutdown, Owned<()>)>,
     /// What ended during a change that should not have.
     broken: Option<String>,
@@ -182,6 +185,15 @@ impl Running {
             };
             running.keepers.push((stop, Owned::spawn(look)));
         }
+        let (letters, stop) = (running.spine.dead_letters.clone(), Shutdown::new());
+        let stopped = stop.clone();
+        let tell = async move {
+            while timeout_at(Instant::now() + TELL_OF_LETTERS, stopped.cancelled()).await.is_err() {
+                letters.tell(false);
+            }
+            letters.tell(true);
+        };
+        running.keepers.push((stop, Owned::spawn(tell)));
         if let Some(replayer) = replayer {
             let stop = Shutdown::new();
             running.keepers.push((stop.clone(), Owned::spawn(replayer.run(stop))));

@@ -33,6 +33,9 @@ pub async fn serve_page(
     Ok((addresses, bound.serve(page, shutdown)))
 }
 
+/// What there is at this port.
+const INDEX: &str = "/metrics  what weir counts of itself: the door, the consumers' books, the journal, the process\n";
+
 struct OwnPage {
     telemetry: Telemetry,
     identity: Identity,
@@ -47,13 +50,16 @@ impl HttpService for OwnPage {
 
 impl OwnPage {
     fn answer(&self, method: &Method, path: &str) -> Response<Body> {
-        if path != "/metrics" {
-            return plain(StatusCode::NOT_FOUND, "the metrics are at /metrics\n".to_owned());
+        if !matches!(path, "/" | "/metrics") {
+            return plain(StatusCode::NOT_FOUND, format!("nothing is here\n{INDEX}"));
         }
         if method != Method::GET && method != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n".to_owned());
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
+        }
+        if path == "/" {
+            return plain(StatusCode::OK, INDEX.to_owned());
         }
         let text = text(&self.telemetry.gather(), &self.identity, &self.style);
         let mut response = plain(StatusCode::OK, text);
@@ -69,4 +75,21 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_root_says_what_there_is() {
+        let page = OwnPage { telemetry: Telemetry::default(), identity: Identity::default(), style: PullReader::default().style };
+        for (path, status) in [("/", 200), ("/metrics", 200), ("/metric", 404)] {
+            let answer = page.answer(&Method::GET, path);
+            assert_eq!(answer.status(), status, "{path}");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body.windows(8).any(|part| part == b"/metrics"), path != "/metrics", "{path}");
+        }
+        assert_eq!(page.answer(&Method::POST, "/").status(), 405);
+    }
 }

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use prometheus::{Gauge, IntCounter, IntGauge};
 use tokio::task::spawn_blocking;
@@ -35,8 +35,29 @@ pub(super) struct Reload<'a> {
     args: &'a RunArgs,
     around: Surroundings,
     fixed: Fixed,
+    /// What the configuration that was read last warned of.
+    warned: Warned,
     watch: Option<Watch>,
     metrics: Metrics,
+}
+
+/// Warnings without their places, which a comment above them moves.
+#[derive(Default, PartialEq, Eq)]
+struct Warned {
+    messages: BTreeSet<String>,
+    ineffective: Option<String>,
+}
+
+impl Warned {
+    fn of(loaded: &Loaded) -> Self {
+        let warnings = loaded.found.found.iter().filter(|found| found.level == Level::Warning);
+        Self { messages: warnings.map(|found| found.message.clone()).collect(), ineffective: run::ineffective(loaded) }
+    }
+
+    /// Warnings that were not said of these.
+    fn new_in(&self, loaded: &Loaded) -> Vec<String> {
+        start::warnings_beside(loaded, |message| self.messages.contains(message))
+    }
 }
 
 /// What holds from the start to the end of the process.
@@ -79,7 +100,18 @@ impl<'a> Reload<'a> {
         let directory = journal::asked_for(&file).map(|(directory, _)| directory);
         let fixed = Fixed { directory, journal: file.journal, admin: file.admin, telemetry: file.telemetry };
         let metrics = Metrics::new(&around.telemetry, around.clock.clone());
-        Self { args, around: around.clone(), fixed, watch, metrics }
+        Self { args, around: around.clone(), fixed, warned: Warned::of(loaded), watch, metrics }
+    }
+
+    /// Says what a configuration warns of that the one before did not: the others were said.
+    fn warn(&mut self, loaded: &Loaded) {
+        let before = std::mem::replace(&mut self.warned, Warned::of(loaded));
+        for line in before.new_in(loaded) {
+            warn!("{line}");
+        }
+        if let Some(line) = self.warned.ineffective.as_ref().filter(|line| before.ineffective.as_ref() != Some(*line)) {
+            info!("{line}");
+        }
     }
 
     /// Resolves with its name when a file has changed; never without `--watch`.
@@ -124,12 +156,7 @@ impl<'a> Reload<'a> {
             Err(loaded) => return refused(start::lines(&loaded.found, &loaded.sources, Level::Error)),
         };
         let Checked { built, loaded, file, .. } = checked;
-        for line in start::warnings(&loaded) {
-            warn!("{line}");
-        }
-        if let Some(line) = run::ineffective(&loaded) {
-            info!("{line}");
-        }
+        self.warn(&loaded);
         for key in self.fixed.differs_in(&file) {
             warn!(key, "changed, and needs a restart: what it was at the start holds until then");
         }
@@ -139,9 +166,7 @@ impl<'a> Reload<'a> {
         }
         match running.change_to(built, hurry).await {
             Ok(changes) => {
-                let list = |parts: &std::collections::BTreeSet<Part>| {
-                    parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                };
+                let list = |parts: &BTreeSet<Part>| parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 let Changes { kept, changed, started, stopped } = &changes;
                 info!(
                     kept = list(kept),

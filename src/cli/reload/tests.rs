@@ -492,6 +492,20 @@ async fn what_is_held_for_a_consumer_that_went_is_shown_and_let_go_while_weir_ru
     weir.stop().await;
 }
 
+#[test]
+fn a_warning_that_was_said_is_not_said_again_at_the_next_reload() {
+    let checked = |yaml: &str| {
+        let around = Surroundings::new(Clock::system());
+        start::check_within(loaded(yaml), &around).map_err(|loaded| loaded.found).unwrap().loaded
+    };
+    let old = "receivers: {otlp: {protocols: {http: }}}\nexporters: {otlphttp: {endpoint: 'http://b:1'}}\nservice: {pipelines: {traces: {receivers: [otlp], exporters: [otlphttp]}}}\n";
+    let (none, first) = (Warned::default(), checked(old));
+    let said = none.new_in(&first);
+    assert!(said.len() == 1 && said[0].contains("`otlphttp` is the older name"), "{said:?}");
+    // A line lower.
+    assert_eq!(Warned::of(&first).new_in(&checked(&format!("# a comment\n{old}"))), Vec::<String>::new());
+}
+
 /// The sum of the counters of calls on a page.
 async fn calls(port: u16) -> f64 {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

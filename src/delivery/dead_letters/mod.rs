@@ -7,6 +7,7 @@
 //! Lost: in memory mode all of it with the process. On disk what made room, and what could not be written for 30 s, counted by reason.
 
 mod memory;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -14,15 +15,20 @@ mod writer;
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge};
+use tokio::time::Instant;
 use tracing::warn;
 
-use self::{memory::MemoryLetters, writer::Writer};
+use self::{
+    memory::MemoryLetters,
+    telling::{Sum, Telling},
+    writer::Writer,
+};
 use crate::{
     internal_telemetry::{
         DEAD_LETTERS, DEAD_LETTERS_BYTES, DEAD_LETTERS_DROPPED, DEAD_LETTERS_ITEMS, DEAD_LETTERS_REPLAYED, DEAD_LETTERS_WAITING,
         Telemetry,
     },
-    journal::{FoundLetters, Lag, Letter, LetterRef, LetterStore, Origin, Position, TopicNames},
+    journal::{FoundLetters, Lag, Letter, LetterRef, LetterStore, Origin, Position, Refusal, TopicNames},
     runtime::Clock,
 };
 
@@ -31,6 +37,9 @@ pub struct DeadLetters {
     topics: Arc<TopicNames>,
     form: Form,
     metrics: Metrics,
+    /// What the log says of those that are refused, and of those that are refused again.
+    refused: Telling,
+    again: Telling,
 }
 
 enum Form {
@@ -84,7 +93,7 @@ impl Metrics {
 
 impl DeadLetters {
     pub fn in_memory(topics: Arc<TopicNames>, telemetry: &Telemetry) -> Self {
-        Self { topics, form: Form::Memory(MemoryLetters::default()), metrics: Metrics::new(telemetry) }
+        Self::of(topics, Form::Memory(MemoryLetters::default()), Metrics::new(telemetry))
     }
 
     /// # Errors
@@ -103,7 +112,11 @@ impl DeadLetters {
             warn!(letters = found.damaged, "damage was found in the dead letters; these are lost");
         }
         let writer = Writer::start(Arc::new(store), clock, metrics.clone(), writer::PATIENCE)?;
-        Ok(Self { topics, form: Form::Disk(writer), metrics })
+        Ok(Self::of(topics, Form::Disk(writer), metrics))
+    }
+
+    fn of(topics: Arc<TopicNames>, form: Form, metrics: Metrics) -> Self {
+        Self { topics, form, metrics, refused: Telling::default(), again: Telling::default() }
     }
 
     /// The names that positions stand for.
@@ -119,14 +132,15 @@ impl DeadLetters {
 
     /// Keeps letters. Once this is done the records that they come from may be settled.
     pub async fn put(&self, letters: Vec<Letter>) {
-        for Letter { note, batch, .. } in &letters {
+        let now = Instant::now();
+        for Letter { note, batch, .. } in letters.iter().filter(|letter| self.refused.is_first(letter, now)) {
             warn!(
                 consumer = &*note.consumer,
                 signal = %batch.signal,
                 items = batch.items,
                 reason = note.reason.as_str(),
                 answer = note.message,
-                "refused for good; it is in the dead letters and is sent again only by `weir journal replay`"
+                "refused for good; it is in the dead letters and is sent again only by `weir journal replay`. More of this consumer is summed up each minute"
             );
         }
         match &self.form {
@@ -137,7 +151,8 @@ impl DeadLetters {
 
     /// A letter was sent once more: what of it was refused again is kept instead of it.
     pub async fn settle(&self, gone: LetterRef, back: Vec<Letter>) {
-        for Letter { note, batch, .. } in &back {
+        let now = Instant::now();
+        for Letter { note, batch, .. } in back.iter().filter(|letter| self.again.is_first(letter, now)) {
             warn!(
                 consumer = &*note.consumer,
                 signal = %batch.signal,
@@ -145,7 +160,7 @@ impl DeadLetters {
                 reason = note.reason.as_str(),
                 answer = note.message,
                 attempts = note.attempts,
-                "a replayed dead letter was refused again; it is kept"
+                "a replayed dead letter was refused again; it is kept. More of this consumer is summed up each minute"
             );
         }
         if back.is_empty() {
@@ -155,6 +170,32 @@ impl DeadLetters {
         }
         if let Form::Disk(writer) = &self.form {
             writer.write(back, Some(gone)).await;
+        }
+    }
+
+    /// Says how much was refused since the last line of it, where that is due; to be called about each second. `is_last`: all of it now.
+    pub fn tell(&self, is_last: bool) {
+        let now = Instant::now();
+        let answer = |sum: Sum| (sum.reason.map_or("", Refusal::as_str), sum.message);
+        for (consumer, sum) in self.refused.due(now, is_last) {
+            let Sum { letters, items, .. } = sum;
+            let (reason, answer) = answer(sum);
+            warn!(
+                consumer = &*consumer,
+                letters, items, reason, answer, "more was refused for good since this was said last; it is in the dead letters"
+            );
+        }
+        for (consumer, sum) in self.again.due(now, is_last) {
+            let Sum { letters, items, .. } = sum;
+            let (reason, answer) = answer(sum);
+            warn!(
+                consumer = &*consumer,
+                letters,
+                items,
+                reason,
+                answer,
+                "more replayed dead letters were refused again since this was said last; they are kept"
+            );
         }
     }
 
@@ -168,6 +209,7 @@ impl DeadLetters {
 
     /// Writes what is on its way and takes nothing more. Blocks until it is done.
     pub fn close(&self) {
+        self.tell(true);
         if let Form::Disk(writer) = &self.form {
             writer.close();
         }

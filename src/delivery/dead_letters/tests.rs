@@ -9,13 +9,13 @@ use super::*;
 use crate::{
     door::Budget,
     journal::{
-        Directory, Note, Persistence, Reading, Refusal,
+        Directory, Note, Persistence, Reading,
         inspect::{InspectError, Journal},
     },
     signal::{Batch, Signal, UnixNanos},
 };
 
-fn letter(payload: Bytes) -> Letter {
+pub(super) fn letter(payload: Bytes) -> Letter {
     let note = Note {
         consumer: "test in pipeline traces".into(),
         origin: Origin { topic: "traces".into(), shard: 0, offset: 0 },

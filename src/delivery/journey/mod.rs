@@ -17,7 +17,7 @@ use tracing::{Instrument, debug, error, info, warn};
 
 use self::parts::{Part, Parts, halves, within_bounds};
 use super::{
-    Destination, Ends, Live, Policy, Replay,
+    Destination, Ends, Fate, Live, Policy, Replay,
     breaker::{Change, Verdict},
     caught::caught_async,
 };
@@ -82,7 +82,7 @@ struct Replayed {
     at: LetterRef,
     note: Note,
     /// Told once it is settled on disk.
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<Fate>,
 }
 
 pub(super) struct Journey {
@@ -251,10 +251,12 @@ impl Journey {
     /// Goes on until all is accounted for, or until it should wait (`due`) and make room for others meanwhile.
     pub(super) async fn fly(mut self, route: Route<'_>) -> Self {
         if let Some(due) = self.due.take() {
+            route.live.waits(self.number, Some(due));
             tokio::select! {
                 () = route.ends.release.cancelled() => return self,
                 () = sleep_until(due) => {}
             }
+            route.live.goes(self.number);
         }
         while let Some(mut piece) = self.pieces.pop() {
             let answer = self.attempt(&mut piece.parts, route).await;
@@ -278,8 +280,10 @@ impl Journey {
             if self.is_done()
                 && let Some(Replayed { at, done, .. }) = self.replayed.take()
             {
+                let fate = if self.letters.is_empty() { Fate::Delivered } else { Fate::Refused };
+                route.live.replayed(at.items, fate);
                 letters.settle(at, std::mem::take(&mut self.letters)).await;
-                if done.send(()).is_err() {
+                if done.send(fate).is_err() {
                     debug!("whoever counts replayed letters is gone");
                 }
             }
@@ -421,6 +425,12 @@ impl Journey {
             bytes: piece.iter().map(|part| part.batch.payload.len()).sum(),
             parts: piece.iter().map(|part| part.batch.clone()).collect(),
         };
+        let must_wait = *breaker.watch().borrow();
+        if must_wait {
+            // In the place that it has: whoever is let through first shows whether it is worth while.
+            let next = breaker.condition().next_attempt.and_then(|next| Instant::now().checked_add(next));
+            route.live.waits(self.number, next);
+        }
         let passing = breaker.pass_after(if self.tries == 0 { Duration::ZERO } else { PATIENCE });
         // Released while it waits for a destination that fails: whoever comes next tries.
         let passing = async {
@@ -436,6 +446,9 @@ impl Journey {
             return Answer::Settled(Some(DropReason::Expired), items, reason.to_owned());
         };
         let Some(pass) = pass else { return Answer::Later { keeps_place: false } };
+        if must_wait {
+            route.live.goes(self.number);
+        }
         if self.tries == 0 {
             self.answered = breaker.answered();
         }
@@ -546,10 +559,12 @@ impl Journey {
             self.due = Some(due);
         } else if !*breaker.watch().borrow() {
             // Otherwise it waits for leave to probe, or until someone else finds that the destination works.
+            route.live.waits(self.number, Some(due));
             tokio::select! {
                 () = route.ends.release.cancelled() => {}
                 () = sleep_until(due) => {}
             }
+            route.live.goes(self.number);
         }
         Answer::Later { keeps_place }
     }

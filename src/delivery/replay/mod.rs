@@ -39,8 +39,32 @@ const UNDER_WAY_BYTES_MAX: u64 = 4 << 20;
 pub struct Replay {
     pub at: LetterRef,
     pub letter: Letter,
-    /// Told when it is settled: delivered, or back among the letters. Dropped: neither is known.
-    pub done: oneshot::Sender<()>,
+    /// Told when it is settled. Dropped: what became of it is not known.
+    pub done: oneshot::Sender<Fate>,
+}
+
+/// What became of a letter that was sent once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Delivered,
+    /// What of it was refused is back among the letters.
+    Refused,
+}
+
+/// Letters that were sent once more, by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tried {
+    delivered: u64,
+    refused: u64,
+}
+
+impl Tried {
+    fn count(&mut self, fate: Fate) {
+        match fate {
+            Fate::Delivered => self.delivered += 1,
+            Fate::Refused => self.refused += 1,
+        }
+    }
 }
 
 /// Who takes its letters back.
@@ -91,8 +115,8 @@ pub struct Replayer {
 
 /// What became of a request at one consumer.
 enum Part {
-    /// So many letters were tried.
-    Tried(u64),
+    /// All letters that were meant were tried.
+    Tried(Tried),
     /// The consumer is ending; the request waits for the next start.
     Cut,
 }
@@ -103,7 +127,9 @@ type Parts = FuturesUnordered<BoxFuture<'static, (PathBuf, Part)>>;
 struct Job {
     file: RequestFile,
     parts_left: usize,
-    tried: u64,
+    tried: Tried,
+    /// Letters that nobody takes back.
+    kept: u64,
     is_cut: bool,
 }
 
@@ -182,9 +208,10 @@ impl Replayer {
     ) {
         info!(letters = meant.values().sum::<u64>(), consumers = meant.len(), "dead letters are sent once more, as asked");
         let path = file.path().to_owned();
-        let mut parts_left = 0;
+        let (mut parts_left, mut kept) = (0, 0);
         for (consumer, letters) in meant {
             let Some(taker) = self.takers.find(consumer) else {
+                kept += letters;
                 warn!(
                     consumer = &**consumer,
                     letters, "this configuration does not have the consumer of these dead letters: they are kept"
@@ -192,6 +219,7 @@ impl Replayer {
                 continue;
             };
             let Some(sender) = taker.letters else {
+                kept += letters;
                 warn!(
                     consumer = &**consumer,
                     letters,
@@ -204,7 +232,7 @@ impl Replayer {
             let path = path.clone();
             parts.push(async move { (path, feed.await) }.boxed());
         }
-        let job = Job { file, parts_left, tried: 0, is_cut: false };
+        let job = Job { file, parts_left, tried: Tried::default(), kept, is_cut: false };
         if parts_left == 0 {
             finish(&job);
         } else {
@@ -218,7 +246,10 @@ fn ended(jobs: &mut BTreeMap<PathBuf, Job>, told: &mut BTreeSet<PathBuf>, path: 
     let Some(job) = jobs.get_mut(path) else { return };
     job.parts_left -= 1;
     match part {
-        Part::Tried(letters) => job.tried += letters,
+        Part::Tried(Tried { delivered, refused }) => {
+            job.tried.delivered += delivered;
+            job.tried.refused += refused;
+        }
         Part::Cut => job.is_cut = true,
     }
     if job.parts_left == 0
@@ -233,7 +264,13 @@ fn ended(jobs: &mut BTreeMap<PathBuf, Job>, told: &mut BTreeSet<PathBuf>, path: 
 }
 
 fn finish(job: &Job) {
-    info!(letters = job.tried, "dead letters were sent once more; those that were refused again are kept");
+    let (Tried { delivered, refused }, not_sent) = (job.tried, job.kept);
+    info!(
+        delivered,
+        refused_again = refused,
+        not_sent,
+        "dead letters were sent once more; those that were not delivered are kept"
+    );
     if let Err(error) = job.file.done() {
         warn!(file = %job.file.path().display(), %error, "a request to replay dead letters cannot be removed: it is begun again");
     }
@@ -247,7 +284,7 @@ async fn feed(
     taker: Arc<Mutex<mpsc::Sender<Replay>>>,
 ) -> Part {
     let taker = taker.lock_owned().await;
-    let (mut reading, mut tried) = (Reading::default(), 0);
+    let (mut reading, mut tried) = (Reading::default(), Tried::default());
     let (mut under_way, mut bytes) = (FuturesUnordered::new(), 0);
     loop {
         let takes = |offset: u64, note: &Note| request.takes(offset, note) && note.consumer == consumer;
@@ -262,7 +299,10 @@ async fn feed(
         for (at, letter) in letters {
             while under_way.len() >= UNDER_WAY_MAX || bytes >= UNDER_WAY_BYTES_MAX {
                 match under_way.next().await {
-                    Some(Some(settled)) => bytes -= settled,
+                    Some(Some((fate, settled))) => {
+                        tried.count(fate);
+                        bytes -= settled;
+                    }
                     Some(None) => return Part::Cut,
                     None => break,
                 }
@@ -271,15 +311,13 @@ async fn feed(
             if taker.send(Replay { at, letter, done }).await.is_err() {
                 return Part::Cut;
             }
-            under_way.push(settled.map(move |settled| settled.ok().map(|()| at.bytes)));
+            under_way.push(settled.map(move |settled| settled.ok().map(|fate| (fate, at.bytes))));
             bytes += at.bytes;
-            tried += 1;
         }
     }
     while let Some(settled) = under_way.next().await {
-        if settled.is_none() {
-            return Part::Cut;
-        }
+        let Some((fate, _)) = settled else { return Part::Cut };
+        tried.count(fate);
     }
     Part::Tried(tried)
 }

@@ -340,7 +340,7 @@ async fn a_request_that_failed_is_seen_with_its_error_until_it_is_delivered() {
     let position = Position { topic: TopicId(0), shard: 0, offset: 0 };
     let seen = loop {
         match rig.live.standing(position) {
-            Some(Standing::Parked { attempts: 2, error, .. }) => break error,
+            Some(Standing::Waiting { attempts: 2, error, .. }) => break error,
             _ => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     };
@@ -357,6 +357,26 @@ async fn a_request_that_failed_is_seen_with_its_error_until_it_is_delivered() {
     assert_eq!(books.delivered, 7);
     assert_eq!((live.standing(position), live.flights(), live.oldest()), (None, Flights::default(), None));
     assert_eq!(live.destination().unwrap().condition, Condition::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_its_place_is_told_from_what_is_attempted() {
+    let unreached = Answer::Now(Outcome::Retry { reason: "nobody".into(), after: None, cause: RetryCause::Unreached });
+    let rig = rig(Scripted { answers: Mutex::new([unreached].into()), ..Scripted::default() }, policy(), false);
+    rig.put(0, 7);
+    let position = Position { topic: TopicId(0), shard: 0, offset: 0 };
+    let (attempts, next) = loop {
+        match rig.live.standing(position) {
+            Some(Standing::Waiting { attempts, next_attempt, .. }) => break (attempts, next_attempt),
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    assert!(attempts == 1 && next.is_some(), "{attempts} {next:?}");
+    let flights = rig.live.flights();
+    assert_eq!((flights.under_way, flights.waiting, flights.waiting_bytes, flights.parked), (0, 1, spans(7).len(), 0));
+    assert!(flights.next_try.is_some_and(|next| next > Duration::from_millis(100)), "{flights:?}");
+    let (_, _, books) = rig.finish().await;
+    assert_eq!(books.delivered, 7);
 }
 
 #[tokio::test(start_paused = true)]

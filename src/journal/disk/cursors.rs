@@ -22,12 +22,14 @@ pub(super) struct Saved {
     pub(super) accepted: u64,
     /// It had everything when it left: it holds nothing, and begins at the end when it comes back.
     pub(super) rests: bool,
+    /// It is what the last saved state of a consumer covers that remembers what it was given; the consumer may be further.
+    pub(super) is_of_state: bool,
 }
 
 impl Saved {
     pub(super) fn of(cursor: &CursorState) -> Self {
         let CursorState { committed, delivered, dropped, accepted, .. } = *cursor;
-        Self { committed, delivered, dropped, accepted, rests: false }
+        Self { committed, delivered, dropped, accepted, rests: false, is_of_state: false }
     }
 }
 
@@ -66,6 +68,9 @@ impl Standing {
         }
         for saved in self.consumers.values() {
             bytes.extend_from_slice(&u64::from(saved.rests).to_le_bytes());
+        }
+        for saved in self.consumers.values() {
+            bytes.extend_from_slice(&u64::from(saved.is_of_state).to_le_bytes());
         }
         let len = (bytes.len() as u32).to_le_bytes();
         let sum = bytes.get(16..).map_or(0, crc32c::crc32c).to_le_bytes();
@@ -109,6 +114,9 @@ impl Standing {
         }
         for saved in standing.consumers.values_mut() {
             saved.rests = numbers.u64() == Some(1);
+        }
+        for saved in standing.consumers.values_mut() {
+            saved.is_of_state = numbers.u64() == Some(1);
         }
         Some(standing)
     }

@@ -124,6 +124,19 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Looks whether another weir owns the directory, before anything else is begun that it has, too. Nothing is made there.
+    ///
+    /// # Errors
+    /// `Locked`. What else is wrong is found when it is opened.
+    pub fn look_free(path: &Path) -> Result<(), DirectoryError> {
+        let Ok(mut file) = File::open(path.join("LOCK")) else { return Ok(()) };
+        match file.try_lock_shared() {
+            Err(fs::TryLockError::WouldBlock) => Err(locked(path, &mut file)),
+            // Let go as the file is closed.
+            _ => Ok(()),
+        }
+    }
+
     /// Opens or makes the directory. `topics` by [`TopicId`], `sources` by [`super::SourceId`]: names that stay the same while the file is edited.
     pub fn open(
         persistence: &Persistence,
@@ -166,19 +179,27 @@ impl Directory {
         };
         // Room of their own: a full journal must not stop what is refused from leaving it.
         let letters_bytes_max = persistence.letters_bytes_max.unwrap_or(bytes_max / LETTERS_SHARE).min(bytes_max / 2);
-        let bytes_max = bytes_max - letters_bytes_max;
+        let whole = bytes_max;
+        let bytes_max = whole - letters_bytes_max;
         // However many shards begin a segment, it is a small part of the room.
         let segment_bytes = (bytes_max / 16 / u64::from(persistence.shards.max(1)))
             .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
             .next_multiple_of(4096);
-        info!(directory = %path.display(), max_mib = bytes_max >> 20, sync = persistence.sync, "the journal");
+        info!(
+            directory = %path.display(),
+            max_mib = whole >> 20,
+            records_max_mib = bytes_max >> 20,
+            letters_max_mib = letters_bytes_max >> 20,
+            sync = persistence.sync,
+            "the journal"
+        );
         Ok(Self {
             disk,
             path,
             id,
             sync: persistence.sync,
             segment_bytes,
-            quota: Arc::new(Quota::new(bytes_max)),
+            quota: Arc::new(Quota::within(bytes_max, whole)),
             letters_bytes_max,
             shards: persistence.shards.max(1),
             names: Arc::new(names),
@@ -295,7 +316,7 @@ impl Directory {
         Ok(LetterStore::open(&self.disk, directory, self.sync, self.letters_bytes_max, self.clock.now())?)
     }
 
-    /// Bytes that the segments take, and may take.
+    /// Bytes that the segments of records take, and may take; dead letters have their own.
     pub fn usage(&self) -> (u64, u64) {
         (self.quota.used(), self.quota.bytes_max())
     }
@@ -334,18 +355,20 @@ fn make_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whose it is stands in the file.
+fn locked(directory: &Path, file: &mut File) -> DirectoryError {
+    let mut pid = String::new();
+    drop(file.take(20).read_to_string(&mut pid));
+    DirectoryError::Locked { directory: directory.display().to_string(), pid: pid.trim().to_owned() }
+}
+
 fn lock(directory: &Path) -> Result<File, DirectoryError> {
     let path = directory.join("LOCK");
     let io = |cause| DirectoryError::Io { path: path.display().to_string(), cause };
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            drop((&mut file).take(20).read_to_string(&mut pid));
-            let pid = pid.trim().to_owned();
-            return Err(DirectoryError::Locked { directory: directory.display().to_string(), pid });
-        }
+        Err(fs::TryLockError::WouldBlock) => return Err(locked(directory, &mut file)),
         Err(fs::TryLockError::Error(cause)) => return Err(io(cause)),
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;

@@ -5,12 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct Quota {
     bytes_max: u64,
+    /// With the dead letters, which have a room of their own beside it.
+    whole: u64,
     used: AtomicU64,
 }
 
 impl Quota {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, used: AtomicU64::new(0) }
+        Self::within(bytes_max, bytes_max)
+    }
+
+    /// A part of all the room that the journal has.
+    pub(super) fn within(bytes_max: u64, whole: u64) -> Self {
+        Self { bytes_max, whole, used: AtomicU64::new(0) }
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -27,7 +34,10 @@ impl Quota {
             used.checked_add(bytes).filter(|used| *used <= self.bytes_max)
         });
         taken.map(drop).map_err(|used| {
-            format!("the journal holds {used} of at most {} bytes (`journal::max_size`, --journal-max-size)", self.bytes_max)
+            let Self { bytes_max, whole, .. } = self;
+            format!(
+                "the journal's room for records is used up: {used} of {bytes_max} bytes, which are `journal::max_size` (--journal-max-size: {whole}) without the room for dead letters"
+            )
         })
     }
 
@@ -40,5 +50,21 @@ impl Quota {
         // Saturating: a file may have shrunk since it was counted.
         let given = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(bytes)));
         debug_assert!(given.is_ok(), "the update always applies");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_that_is_used_up_is_told_from_the_whole() {
+        let quota = Quota::within(90, 100);
+        quota.take(80).unwrap();
+        let told = quota.take(11).unwrap_err();
+        assert!(
+            told.contains("room for records") && told.contains("80 of 90 bytes") && told.contains("--journal-max-size: 100"),
+            "{told}"
+        );
     }
 }

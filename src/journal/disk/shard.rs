@@ -458,7 +458,7 @@ impl Inner {
         for cursor in ring.cursors.iter().filter(|cursor| !cursor.is_vacant()) {
             let name = cursor.name.to_string();
             let saved = match covered.get(&name) {
-                Some(covered) => Saved { accepted: cursor.accepted, ..covered.clone() },
+                Some(covered) => Saved { accepted: cursor.accepted, is_of_state: true, ..covered.clone() },
                 None => Saved::of(cursor),
             };
             standing.consumers.insert(name, saved);
@@ -718,7 +718,7 @@ impl Shard for DiskShard {
 
     fn cover(&self, mark: &Mark) {
         let Mark { committed, delivered, dropped, .. } = *mark;
-        let saved = Saved { committed, delivered, dropped, accepted: 0, rests: false };
+        let saved = Saved { committed, delivered, dropped, accepted: 0, rests: false, is_of_state: true };
         self.inner.covered.lock().insert(mark.name.to_string(), saved);
         self.inner.moved();
     }

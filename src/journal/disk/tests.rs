@@ -611,6 +611,8 @@ async fn who_falls_behind_reads_the_disk_and_misses_nothing() {
 
 #[tokio::test]
 async fn a_second_owner_and_a_newer_format_are_refused() {
+    let empty = TempDir::new().unwrap();
+    assert!(Directory::look_free(empty.path()).is_ok() && fs::read_dir(empty.path()).unwrap().next().is_none());
     let path = TempDir::new().unwrap();
     let first = rig(path.path(), 64 << 20);
     let wish =

@@ -5,6 +5,7 @@
 
 mod admin;
 mod connectors;
+mod echoes;
 mod journal;
 mod migrate;
 mod sections;
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use admin::Admin;
+pub use echoes::drop_echoes;
 pub use journal::{Journal, JournalMode};
 pub use migrate::{Migrated, migrate};
 pub use sections::Declared;
@@ -83,6 +85,9 @@ impl File {
                 found.error(key.origin, format!("there is no section `{name}`"), Some(help));
             }
         }
+        service::tell_unknown_keys(node, found);
+        let mended = echoes::mended(node, service::KEYS, service::PIPELINE_KEYS);
+        let node = &mended;
         let mut sections = Sections::read(node, tables, found);
         let service = service::read(node, &mut sections, tables, found);
         connectors::check(&sections, &service.pipelines, tables, found);

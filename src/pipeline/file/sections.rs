@@ -145,7 +145,7 @@ impl Sections {
     /// Whether an id was declared in a way that has been told of already, or will be; it is used now.
     pub(super) fn use_absent(&mut self, kind: Kind, id: &ComponentId) -> bool {
         let mut is_absent = self.broken.iter().any(|(known, text)| *known == kind && text == id.as_str());
-        for absent in self.absent.iter_mut().filter(|absent| absent.kind == kind && absent.id == *id) {
+        for absent in self.absent.iter_mut().filter(|absent| absent.kind == kind && absent.answers_to(id)) {
             absent.used = true;
             is_absent = true;
         }
@@ -178,6 +178,12 @@ impl Sections {
 }
 
 impl Absent {
+    /// Whether this is what is meant by an id: its own, or what it would be without the typo in its type.
+    fn answers_to(&self, id: &ComponentId) -> bool {
+        let is_typo = self.known.is_none() && self.id.name() == id.name();
+        self.id == *id || (is_typo && suggest::nearest(self.id.type_name(), [id.type_name()]).is_some())
+    }
+
     fn diagnostic(&self, tables: &Tables) -> Diagnostic {
         let (kind, type_name) = (self.kind.word(), self.id.type_name());
         let (level, message, help) = match self.known {

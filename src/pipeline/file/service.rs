@@ -15,8 +15,8 @@ pub(super) struct Service {
     pub(super) telemetry: Option<Node>,
 }
 
-const KEYS: &[&str] = &["extensions", "pipelines", "telemetry"];
-const PIPELINE_KEYS: &[&str] = &["receivers", "processors", "exporters"];
+pub(super) const KEYS: &[&str] = &["extensions", "pipelines", "telemetry"];
+pub(super) const PIPELINE_KEYS: &[&str] = &["receivers", "processors", "exporters"];
 
 pub(super) fn read(node: &Node, sections: &mut Sections, tables: &Tables, found: &mut Diagnostics) -> Service {
     for (kind, example) in [(Kind::Receiver, "otlp: {protocols: {grpc: }}"), (Kind::Exporter, "debug:")] {
@@ -31,7 +31,6 @@ pub(super) fn read(node: &Node, sections: &mut Sections, tables: &Tables, found:
     if !matches!(service.value, Value::Map(_) | Value::Null) {
         found.error(service.origin, format!("`service` is a map, not {}", service.kind()), None);
     }
-    unknown_keys(service, KEYS, found);
     let mut read = Service { telemetry: service.get("telemetry").cloned(), ..Service::default() };
     if let Some(list) = service.get("extensions") {
         for reference in references(list, found) {
@@ -59,6 +58,15 @@ pub(super) fn read(node: &Node, sections: &mut Sections, tables: &Tables, found:
         }
     }
     read
+}
+
+/// Says which keys of `service` and of its pipelines there are none of.
+pub(super) fn tell_unknown_keys(file: &Node, found: &mut Diagnostics) {
+    let Some(service) = file.get("service") else { return };
+    unknown_keys(service, KEYS, found);
+    for (_, body) in service.get("pipelines").map_or(&[][..], Node::entries) {
+        unknown_keys(body, PIPELINE_KEYS, found);
+    }
 }
 
 fn unknown_keys(node: &Node, keys: &[&str], found: &mut Diagnostics) {
@@ -133,7 +141,6 @@ fn pipeline(
     if !matches!(body.value, Value::Map(_) | Value::Null) {
         found.error(body.origin, format!("a pipeline is a map, not {}", body.kind()), None);
     }
-    unknown_keys(body, PIPELINE_KEYS, found);
     let mut entry =
         PipelineEntry { signal, id, origin: key.origin, receivers: Vec::new(), processors: Vec::new(), exporters: Vec::new() };
     for kind in [Kind::Receiver, Kind::Processor, Kind::Exporter] {

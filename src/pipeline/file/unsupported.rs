@@ -27,6 +27,13 @@ pub struct LeftOut {
     pub protects: Option<String>,
 }
 
+impl LeftOut {
+    /// Whether it is a pipeline as a whole.
+    pub fn is_pipeline(&self) -> bool {
+        self.what.strip_prefix("service::pipelines::").is_some_and(|rest| !rest.contains("::"))
+    }
+}
+
 /// Takes out what weir does not have. `allow` names the components (ids or types) that may go although they remove or mask data; what
 /// goes without being named says so in [`LeftOut::protects`].
 pub fn strip(node: &Node, tables: &Tables, allow: &[String]) -> (Node, Vec<LeftOut>) {

@@ -46,6 +46,8 @@ pub struct ConsumerStock {
     pub held: Lag,
     /// When `held` may hold records of sources that this consumer does not take, it is at most that much.
     pub is_exact: bool,
+    /// The place is what its last saved state covers: of what is said to be held it may have read some, and would read it again after a crash.
+    pub is_of_state: bool,
     pub oldest: Option<UnixNanos>,
 }
 
@@ -82,6 +84,7 @@ impl ShardView {
                         dropped,
                         held: Lag::default(),
                         is_exact: true,
+                        is_of_state: saved.is_of_state,
                         oldest: None,
                     };
                     consumers.push((consumer, Held::default()));

@@ -104,6 +104,12 @@ impl RequestFile {
         self.0.extension().is_some_and(|extension| extension == ASKED) && self.0.exists()
     }
 
+    /// Whether all that was asked for was tried.
+    pub fn is_done(&self) -> bool {
+        // In this order: it goes from the one name to the other.
+        !self.0.with_extension(ASKED).exists() && !self.0.with_extension(TAKEN).exists()
+    }
+
     /// Shows whoever asked that a weir saw it.
     pub fn take(self) -> io::Result<Self> {
         let taken = self.0.with_extension(TAKEN);
@@ -143,7 +149,9 @@ mod tests {
         assert!(file.waits());
         let taken = file.clone().take().unwrap();
         assert!(!file.waits() && !taken.waits() && all(directory.path()).unwrap()[0].0 == taken);
+        assert!(!file.is_done());
         taken.done().unwrap();
+        assert!(file.is_done());
         assert_eq!(all(directory.path()).unwrap().len(), 2);
     }
 }
