@@ -20,6 +20,8 @@ use crate::{
 
 /// Of a request.
 const BODY_BYTES_MAX: usize = 256 << 10;
+/// Of a body that is too long, what is read all the same, so that its sender reads why.
+const UNREAD_BYTES_MAX: usize = 4 << 20;
 const BODY_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Answers {
@@ -92,9 +94,12 @@ impl Answers {
 /// The body of a request. `Err`: the answer that says what is wrong with it.
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Response<Body>>> {
     let wrong = |status, message: &str| Err(Box::new(refuse(status, message)));
-    let body = match timeout(BODY_WAIT, Limited::new(request.into_body(), BODY_BYTES_MAX).collect()).await {
+    let mut incoming = request.into_body();
+    let body = match timeout(BODY_WAIT, Limited::new(&mut incoming, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            // A connection that is closed with something unread in it takes the answer along.
+            let _ = timeout(BODY_WAIT, Limited::new(incoming, UNREAD_BYTES_MAX).collect()).await;
             return wrong(StatusCode::PAYLOAD_TOO_LARGE, "a request has at most 256 KiB");
         }
         Ok(Err(error)) => return wrong(StatusCode::BAD_REQUEST, &error.to_string()),
