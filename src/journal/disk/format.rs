@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::letters::note;
+use super::{letters::note, nonces::folded};
 use crate::{
     journal::Note,
     signal::{Context, Signal, UnixNanos},
@@ -166,7 +166,7 @@ impl RecordHeader {
 }
 
 fn header_sum(nonce: u64, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(nonce as u32 ^ (nonce >> 32) as u32, bytes)
+    crc32c::crc32c_append(folded(nonce), bytes)
 }
 
 /// A nonce with which the checksum of the record header at the start of `bytes` holds: as good as the segment's own. The checksum is linear in

@@ -24,6 +24,7 @@ use super::{
         HeaderError, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stored, body_sum,
         find_record, nonce_of,
     },
+    nonces::Nonces,
     quota::Quota,
 };
 use crate::{
@@ -403,7 +404,7 @@ pub(super) struct Log {
     left: Vec<(PathBuf, u64)>,
     next: u64,
     items: u64,
-    nonces: u64,
+    nonces: Nonces,
     headers: Vec<u8>,
 }
 
@@ -443,7 +444,7 @@ impl Log {
         options: Options,
         quota: Arc<Quota>,
         end_min: u64,
-        now: UnixNanos,
+        mut nonces: Nonces,
     ) -> Result<(Self, Recovered), OpenError> {
         let io = |cause| OpenError::Io { path: directory.display().to_string(), cause };
         let (mut bases, mut extents) = (Vec::new(), Vec::new());
@@ -458,11 +459,10 @@ impl Log {
             }
         }
         bases.sort_unstable();
-        let mut nonces = now.0;
         for (base, path) in extents {
-            // Also where its segment is gone, and whatever the clock says: what is begun from now on must not look like what it tells of.
+            // Also where its segment is gone: what is begun from now on must not look like what it tells of.
             if let Some((nonce, _)) = extent_beside(&*disk, &path).map_err(io)? {
-                nonces = nonces.max(nonce.saturating_add(1));
+                nonces.found(nonce);
             }
             if bases.binary_search(&base).is_err() {
                 disk.remove(&path).map_err(io)?;
@@ -478,7 +478,7 @@ impl Log {
                 let items = Some(segment.extent().items_before().saturating_sub(before.items));
                 recovered.note(&Found::Lost { offset: before.end, to: *base, items, path, at: 0 });
             }
-            nonces = nonces.max(segment.nonce + 1);
+            nonces.found(segment.nonce);
             quota.force(segment.bytes);
             segments.push_back(Arc::new(segment));
         }
@@ -594,10 +594,9 @@ impl Log {
             signal: self.options.signal,
             shard: self.options.shard,
             base: self.next,
-            nonce: self.nonces,
+            nonce: self.nonces.next(),
             created: now,
         };
-        self.nonces += 1;
         let path = self.directory.join(segment_name(self.next));
         let failed = |cause: io::Error| {
             let path = path.display().to_string();

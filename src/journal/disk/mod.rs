@@ -22,6 +22,7 @@ pub mod inspect;
 mod letters;
 mod log;
 mod names;
+mod nonces;
 mod orphans;
 mod place;
 mod quota;
@@ -48,14 +49,12 @@ use self::{
     files::{Disk, SystemDisk, read_whole, replace},
     log::{Log, Options},
     names::Names,
+    nonces::Nonces,
     quota::Quota,
     shard::Parts,
 };
 use super::{JournalId, TopicId};
-use crate::{
-    runtime::Clock,
-    signal::{Signal, UnixNanos},
-};
+use crate::{runtime::Clock, signal::Signal};
 
 pub use letters::{FoundLetters, LetterStore, LettersError, Reading, RequestFile};
 pub use orphans::{Orphan, Removing};
@@ -276,8 +275,8 @@ impl Directory {
             }
         };
         let options = Options { signal, shard: number, segment_bytes: self.segment_bytes, sync: self.sync };
-        let now = UnixNanos(first_nonce(self.clock.now()));
-        let (log, recovered) = Log::open(self.disk.clone(), directory.clone(), options, self.quota.clone(), end_min, now)?;
+        let nonces = Nonces::random(self.clock.now());
+        let (log, recovered) = Log::open(self.disk.clone(), directory.clone(), options, self.quota.clone(), end_min, nonces)?;
         if recovered.lost_records > 0 {
             warn!(
                 topic = name,
@@ -313,7 +312,14 @@ impl Directory {
         let io = |cause| DirectoryError::Io { path: directory.display().to_string(), cause };
         make_directory(&letters::requests_in(&directory)).map_err(io)?;
         letters::write_format(&*self.disk, &directory, self.sync).map_err(io)?;
-        Ok(LetterStore::open(&self.disk, directory, self.sync, self.letters_bytes_max, self.clock.now())?)
+        Ok(LetterStore::open(
+            &self.disk,
+            directory,
+            self.sync,
+            self.letters_bytes_max,
+            Nonces::random(self.clock.now()),
+            self.clock.now(),
+        )?)
     }
 
     /// Bytes that the segments of records take, and may take; dead letters have their own.
@@ -387,14 +393,4 @@ fn escaped(name: &str) -> String {
         }
     }
     out
-}
-
-/// Where the nonces of new segments begin: at random, because a clock may go back to where an earlier life had the same.
-fn first_nonce(now: UnixNanos) -> u64 {
-    let mut bytes = [0; 8];
-    // Without randomness the clock has to do.
-    match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes) >> 1,
-        Err(_) => now.0,
-    }
 }

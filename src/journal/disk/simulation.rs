@@ -17,6 +17,7 @@ use super::{
     cursors::{CursorFile, Opened, Saved, Standing},
     files::{Disk, DiskFile, fill, read_whole, replace, write_all},
     log::{Entry, Found, Log, Options, ReadPlace, WriteError},
+    nonces::Nonces,
     quota::Quota,
 };
 use crate::{
@@ -597,8 +598,8 @@ impl Run {
             .as_ref()
             .map_or(0, |standing| standing.end.max(standing.consumers.values().map(|saved| saved.committed).max().unwrap_or(0)));
         self.quota = Arc::new(Quota::new(self.quota_bytes));
-        let now = UnixNanos(self.rng.next() >> 2);
-        let (log, _) = Log::open(disk, directory.to_owned(), self.options, self.quota.clone(), end_min, now)
+        let nonces = Nonces::from(self.rng.next());
+        let (log, _) = Log::open(disk, directory.to_owned(), self.options, self.quota.clone(), end_min, nonces)
             .map_err(|error| error.to_string())?;
         Ok((log, cursors, standing))
     }
@@ -957,7 +958,7 @@ fn small(sync: bool) -> Options {
 }
 
 fn opened(disk: &SimDisk, quota: &Arc<Quota>) -> Log {
-    Log::open(Arc::new(disk.clone()), DIRECTORY.into(), small(true), quota.clone(), 0, UnixNanos(9)).unwrap().0
+    Log::open(Arc::new(disk.clone()), DIRECTORY.into(), small(true), quota.clone(), 0, Nonces::from(9)).unwrap().0
 }
 
 fn entries(count: usize, bytes: usize) -> Vec<Entry> {
@@ -1119,8 +1120,8 @@ impl LettersRun {
 
     fn start(&mut self) {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let nonces = self.rng.next() >> 1;
-        let open = || LetterStore::open(&disk, DIRECTORY.into(), true, 4 << 20, UnixNanos(nonces));
+        let mut nonces = Rng(self.rng.next());
+        let mut open = || LetterStore::open(&disk, DIRECTORY.into(), true, 4 << 20, Nonces::from(nonces.next()), UnixNanos(1));
         self.store = loop {
             if self.rng.chance(300) {
                 self.disk.0.lock().crash_in = Some(1 + self.rng.below(40) as u32);

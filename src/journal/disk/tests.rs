@@ -27,7 +27,7 @@ fn options() -> Options {
 
 fn open(directory: &Path) -> (Log, log::Recovered) {
     let quota = Arc::new(Quota::new(1 << 30));
-    Log::open(Arc::new(SystemDisk), directory.to_owned(), options(), quota, 0, UnixNanos(1)).unwrap()
+    Log::open(Arc::new(SystemDisk), directory.to_owned(), options(), quota, 0, Nonces::from(1)).unwrap()
 }
 
 fn entry(items: u64, bytes: usize) -> Entry {
@@ -109,7 +109,7 @@ fn a_full_quota_refuses_and_takes_again_when_there_is_room() {
     let directory = TempDir::new().unwrap();
     let quota = Arc::new(Quota::new(3 * SMALL));
     let (mut log, _) =
-        Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota.clone(), 0, UnixNanos(1)).unwrap();
+        Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota.clone(), 0, Nonces::from(1)).unwrap();
     let mut taken = 0;
     let refused = loop {
         match log.append(&[entry(1, 500)], UnixNanos(1)) {
@@ -303,7 +303,8 @@ fn records_that_were_there_at_the_end_and_are_not_are_said() {
     fill(&mut log, 5);
     drop(log);
     let quota = Arc::new(Quota::new(1 << 30));
-    let (_, recovered) = Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota, 9, UnixNanos(1)).unwrap();
+    let (_, recovered) =
+        Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota, 9, Nonces::from(1)).unwrap();
     assert_eq!(recovered.lost_records, 4);
 }
 

@@ -10,6 +10,7 @@ use super::{
         files::{Disk, SystemDisk, read_whole},
         letters::{self, LetterStore, Reading, RequestFile, requests, requests_in},
         lock,
+        nonces::Nonces,
     },
     Entry, InspectError, Journal, LostRecords, ReadOnly, Released, SMALL_FILE_BYTES_MAX, ShardView, directories, io_at,
 };
@@ -126,8 +127,8 @@ impl Journal {
         }
         let io = |error: &dyn std::fmt::Display| io_at(&directory)(io::Error::other(error.to_string()));
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-        let (store, _) =
-            LetterStore::open(&disk, directory.clone(), true, UNBOUNDED, UnixNanos(0)).map_err(|error| io(&error))?;
+        let (store, _) = LetterStore::open(&disk, directory.clone(), true, UNBOUNDED, Nonces::random(UnixNanos(0)), UnixNanos(0))
+            .map_err(|error| io(&error))?;
         let (before, mut reading) = (store.usage().0, Reading::default());
         let takes = |_, note: &Note| filter.takes(note);
         let mut all = Vec::new();

@@ -33,6 +33,7 @@ use super::{
     files::{Disk, read_whole, replace},
     format::{Meta, RECORD_BYTES_MAX, Stored},
     log::{Entry, Found, Log, OpenError, Options, ReadPlace, Segments, WriteError},
+    nonces::Nonces,
     quota::Quota,
 };
 use crate::{
@@ -159,13 +160,14 @@ impl LetterStore {
         directory: PathBuf,
         sync: bool,
         bytes_max: u64,
+        nonces: Nonces,
         now: UnixNanos,
     ) -> Result<(Self, FoundLetters), OpenError> {
         let quota = Arc::new(Quota::new(bytes_max));
         let segment_bytes = (bytes_max / 16).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX).next_multiple_of(4096);
         // Each record says its own signal.
         let options = Options { signal: Signal::Traces, shard: 0, segment_bytes, sync };
-        let (log, recovered) = Log::open(disk.clone(), directory.clone(), options, quota.clone(), 0, now)?;
+        let (log, recovered) = Log::open(disk.clone(), directory.clone(), options, quota.clone(), 0, nonces)?;
         let mut books = Books::default();
         for segment in log.segments.all() {
             let lag = segment.extent().sums.of(|source| source == LETTER);

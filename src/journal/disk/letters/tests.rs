@@ -14,7 +14,7 @@ const ROOM: u64 = 2 << 20;
 
 fn open(path: &Path) -> (LetterStore, FoundLetters) {
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-    LetterStore::open(&disk, path.to_owned(), false, ROOM, UnixNanos(1)).unwrap()
+    LetterStore::open(&disk, path.to_owned(), false, ROOM, Nonces::from(1), UnixNanos(1)).unwrap()
 }
 
 fn letter(number: u64, bytes: usize) -> Letter {
@@ -136,7 +136,8 @@ fn many_starts_do_not_make_many_files() {
     let directory = TempDir::new().unwrap();
     for number in 0..90 {
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-        let (store, _) = LetterStore::open(&disk, directory.path().to_owned(), false, 16 << 20, UnixNanos(1)).unwrap();
+        let (store, _) =
+            LetterStore::open(&disk, directory.path().to_owned(), false, 16 << 20, Nonces::from(1), UnixNanos(1)).unwrap();
         put(&store, number..number + 1);
     }
     assert!(segments(directory.path()) <= SEGMENTS_MAX + 1, "{} segments", segments(directory.path()));
