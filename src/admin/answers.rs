@@ -99,7 +99,7 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             // A connection that is closed with something unread in it takes the answer along.
-            let _ = timeout(BODY_WAIT, Limited::new(incoming, UNREAD_BYTES_MAX).collect()).await;
+            drop(timeout(BODY_WAIT, Limited::new(incoming, UNREAD_BYTES_MAX).collect()).await);
             return wrong(StatusCode::PAYLOAD_TOO_LARGE, "a request has at most 256 KiB");
         }
         Ok(Err(error)) => return wrong(StatusCode::BAD_REQUEST, &error.to_string()),

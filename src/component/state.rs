@@ -62,12 +62,12 @@ pub trait Stateful: Send + Sync {
     fn replaying(&self, replaying: bool);
     /// What the state covers now.
     fn applied(&self) -> Applied;
-    /// A flush that covered these positions was found behind the snapshot: what it told must not be told again. For deltas.
-    fn told(&self, _covered: &Applied, _at: UnixNanos) {}
     /// As [`super::Connector::flush`] (`last`: as its `finish`), without keeping ingest waiting for more than a page at a time. For a thread that
-    /// may block. Returns what it covers.
-    fn flush(&self, _now: UnixNanos, _last: bool, _out: &mut Vec<Derived>) -> Applied {
-        self.applied()
+    /// may block. What it makes has no context: it tells of many records.
+    fn flush(&self, _now: UnixNanos, _last: bool, _out: &mut Vec<Derived>) {}
+    /// Whether what a flush told is not part of the next one (deltas): it must be neither lost nor told twice.
+    fn tells_once(&self) -> bool {
+        false
     }
 }
 
@@ -94,16 +94,6 @@ impl Applied {
     /// The record at `position` is in.
     pub fn add(&mut self, reader: &Arc<str>, position: Position) {
         self.raise(reader, position.topic, position.shard, position.offset);
-    }
-
-    /// Whether `other` covers all that this does.
-    pub fn is_within(&self, other: &Self) -> bool {
-        self.0.iter().all(|one| other.find(&one.reader, one.topic, one.shard).is_some_and(|entry| entry.offset >= one.offset))
-    }
-
-    /// Covers what either does.
-    pub fn merge(&mut self, other: &Self) {
-        other.0.iter().for_each(|entry| self.raise(&entry.reader, entry.topic, entry.shard, entry.offset));
     }
 
     fn find(&self, reader: &Arc<str>, topic: TopicId, shard: u16) -> Option<&AppliedTo> {

@@ -6,8 +6,7 @@
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::error;
+use tokio::time::sleep;
 
 use super::{
     Carried, Consumer, DeadLetters, Ends, Left,
@@ -15,13 +14,14 @@ use super::{
     consumer::{LINGER, LITTLE, RECORDS_MAX, Taken},
     consumer_name,
     passing::Passing,
+    saver::Saver,
 };
 use crate::{
     component::{Connector, Derived, Stateful},
     journal::{
         Derivation, DropReason, LastDerived, Letter, NewRecord, Note, Position, Record, Refusal, Settled, SourceId, Topic,
     },
-    runtime::{Clock, Shutdown},
+    runtime::Clock,
     signal::{Batch, Signal},
     tap::Taps,
 };
@@ -37,6 +37,8 @@ pub struct SharedConnector {
     pub dead_letters: Arc<DeadLetters>,
     pub clock: Clock,
     pub flush_interval: Option<Duration>,
+    /// Writes down what it remembers, where there is a disk.
+    pub saver: Option<Arc<Saver>>,
     pub taps: Taps,
 }
 
@@ -44,20 +46,13 @@ pub struct SharedConnector {
 const READ_BYTES: usize = 1 << 20;
 
 impl SharedConnector {
-    /// Appends the last one first.
-    async fn append(&self, derived: &mut Vec<Derived>) {
-        while let Some(item) = derived.pop() {
-            self.append_one(item, None).await;
-        }
-    }
-
-    async fn append_one(&self, item: Derived, derived_from: Option<Derivation>) {
+    pub(super) async fn append_one(&self, item: Derived, derived_from: Option<Derivation>) {
         let Some(topic) = self.output(item.batch.signal) else { return };
         let record = NewRecord { source: self.source, received: item.received, batch: item.batch, derived_from };
         topic.append_derived(0, record).await;
     }
 
-    fn output(&self, signal: Signal) -> Option<&Arc<Topic>> {
+    pub(super) fn output(&self, signal: Signal) -> Option<&Arc<Topic>> {
         self.outputs.iter().find(|topic| topic.signal == signal)
     }
 
@@ -75,54 +70,6 @@ impl SharedConnector {
                 *appended = number;
             }
         }
-    }
-
-    /// `last`: what is left untold is never told.
-    fn flush(&self, derived: &mut Vec<Derived>, last: bool) {
-        let now = self.clock.now();
-        let flushed = caught(|| match &self.state {
-            // Beside what is being taken in, not instead of it. Not by `blocking`: that hands this worker's tasks to a new thread, and the
-            // allocator keeps what the old one had (measured: 20 MiB more under load).
-            Some(state) => drop(state.flush(now, last, derived)),
-            None if last => self.connector.lock().finish(now, derived),
-            None => self.connector.lock().flush(now, derived),
-        });
-        if let Err(reason) = flushed {
-            error!(reason, "a connector could not flush");
-            derived.clear();
-        }
-        derived.reverse();
-    }
-
-    /// Flushes each interval until `stop`, then once more; `abort` ends that, too.
-    pub async fn run_flushes(self: Arc<Self>, stop: Shutdown, abort: Shutdown) {
-        tokio::select! {
-            biased;
-            () = abort.cancelled() => {}
-            () = self.flush_until(stop) => {}
-        }
-    }
-
-    async fn flush_until(&self, stop: Shutdown) {
-        let mut derived = Vec::new();
-        if let Some(every) = self.flush_interval.filter(|every| !every.is_zero()) {
-            let mut ticks = interval(every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks.tick().await;
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => break,
-                    _ = ticks.tick() => {
-                        self.flush(&mut derived, false);
-                        self.append(&mut derived).await;
-                    }
-                }
-            }
-        } else {
-            stop.cancelled().await;
-        }
-        self.flush(&mut derived, true);
-        self.append(&mut derived).await;
     }
 }
 
@@ -282,6 +229,7 @@ mod tests {
         journal::{
             Accounts, Appending, Directory, LagBound, MemoryShard, OnOverflow, Persistence, Shard, Sources, Subscriber, TopicId,
         },
+        runtime::Shutdown,
         signal::{ComponentId, Signal, UnixNanos},
     };
 
@@ -341,6 +289,7 @@ mod tests {
             dead_letters: letters.clone(),
             clock: Clock::new(|| UnixNanos(1)),
             flush_interval: None,
+            saver: None,
             taps: Taps::default(),
         });
         let accounts = cursor.accounts();
@@ -470,6 +419,7 @@ mod tests {
                 dead_letters: Arc::new(DeadLetters::in_memory(Arc::default(), &Telemetry::default())),
                 clock: Clock::new(|| UnixNanos(1)),
                 flush_interval: None,
+                saver: None,
                 taps: Taps::default(),
             })
         };

@@ -6,14 +6,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use super::saver::Saver;
 use crate::{
-    component::{Applied, AppliedTo, Snapshot, Stateful},
-    journal::{Marks, StateError, StateFile, TopicId, TopicNames},
-    runtime::{Shutdown, blocking},
+    component::{Applied, Stateful},
+    journal::{Marks, StateFile, TopicNames},
+    runtime::Shutdown,
     signal::ComponentId,
 };
 
@@ -31,9 +32,7 @@ pub type IsPressed = Arc<dyn Fn() -> bool + Send + Sync>;
 pub struct Remembering {
     id: ComponentId,
     state: Arc<dyn Stateful>,
-    file: StateFile,
-    topics: Arc<TopicNames>,
-    readers: Readers,
+    saver: Arc<Saver>,
     is_pressed: IsPressed,
     /// Whether it changes without records, by flushing.
     flushes: bool,
@@ -45,9 +44,9 @@ pub struct Remembering {
 #[derive(Clone, Default)]
 pub struct Readers(Arc<Mutex<Vec<Reader>>>);
 
-struct Reader {
+pub(super) struct Reader {
     pipeline: Arc<str>,
-    marks: Marks,
+    pub(super) marks: Marks,
     /// Where each shard ended at the start: what lies below was acknowledged before.
     ends: Vec<u64>,
 }
@@ -63,50 +62,40 @@ impl Remembering {
         flushes: bool,
     ) -> Self {
         state.replaying(true);
-        let mut is_told = true;
-        let anew = "its numbers begin anew, with a new start time";
-        match file.read() {
-            Ok(None) => is_told = false,
-            Ok(Some(bytes)) => {
-                let restored =
-                    decode(&bytes, &topics.all()).map(|snapshot| state.restore(&snapshot).map_err(|error| error.to_string()));
-                if let Err(reason) = restored.unwrap_or_else(|| Err("it has no whole position".to_owned())) {
-                    warn!(component = %id, reason, "what it remembered cannot be used: {anew}");
-                }
-            }
-            Err(error) => {
-                let what = if matches!(error, StateError::Damaged { .. }) { "is damaged" } else { "cannot be read" };
-                warn!(component = %id, %error, "what it remembered {what}: {anew}");
-            }
-        }
-        Self { id, state, file, topics, readers: Readers::default(), is_pressed, flushes, is_told }
+        let saver = Saver::new(id.clone(), state.clone(), file, topics);
+        let is_told = saver.restore();
+        Self { id, state, saver: Arc::new(saver), is_pressed, flushes, is_told }
     }
 
     /// A consumer that feeds it from the start on.
     pub fn reader(&mut self, pipeline: Arc<str>, marks: Marks) {
         if !self.is_told && marks.take().iter().any(|mark| mark.committed > 0) {
             self.is_told = true;
-            let file = self.file.path().display();
+            let file = self.saver.file().path().display();
             warn!(component = %self.id, %file, "what it remembered is not there: its numbers begin anew, with a new start time");
         }
-        self.readers.add(pipeline, marks);
+        self.saver.readers().add(pipeline, marks);
     }
 
     /// Those who feed it, to be changed while it runs.
     pub fn readers(&self) -> Readers {
-        self.readers.clone()
+        self.saver.readers().clone()
+    }
+
+    pub fn saver(&self) -> Arc<Saver> {
+        self.saver.clone()
     }
 
     /// Saves until `stop`, which is fired once nothing is read any more, then once more.
     pub async fn run(self, stop: Shutdown) {
         let started = Instant::now();
-        while !self.readers.have_caught_up() {
+        while !self.saver.readers().have_caught_up() {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = sleep(Duration::from_millis(5)) => {}
             }
         }
-        if self.readers.have_caught_up() {
+        if self.saver.readers().have_caught_up() {
             self.state.replaying(false);
             let seconds = started.elapsed().as_secs_f64();
             if seconds > 0.1 {
@@ -114,7 +103,7 @@ impl Remembering {
             }
         }
         // At once: after the next crash there is less to go through again.
-        let mut saved: Option<Applied> = if self.readers.have_caught_up() { self.save() } else { None };
+        let mut saved: Option<Applied> = if self.saver.readers().have_caught_up() { self.saver.save() } else { None };
         let (mut last, mut took) = (Instant::now(), Duration::ZERO);
         while !stop.is_cancelled() {
             tokio::select! {
@@ -128,33 +117,10 @@ impl Remembering {
                 continue;
             }
             let begun = Instant::now();
-            if let Some(applied) = self.save() {
+            if let Some(applied) = self.saver.save() {
                 saved = Some(applied);
             }
             (last, took) = (Instant::now(), begun.elapsed());
-        }
-    }
-
-    /// Returns what the saved state covers.
-    fn save(&self) -> Option<Applied> {
-        // Held until the places are said: who leaves meanwhile would leave with an older one.
-        let readers = self.readers.0.lock();
-        let marks: Vec<_> = readers.iter().map(|reader| (reader, reader.marks.take())).collect();
-        let written = blocking(|| {
-            let snapshot = self.state.snapshot();
-            self.file.write(&encode(&snapshot, &self.topics.all())).map(|()| snapshot.applied)
-        });
-        match written {
-            Ok(applied) => {
-                for (reader, marks) in marks {
-                    reader.marks.cover(&marks);
-                }
-                Some(applied)
-            }
-            Err(error) => {
-                error!(component = %self.id, %error, "what it remembers could not be saved; the journal keeps what it was made from");
-                None
-            }
         }
     }
 }
@@ -170,75 +136,12 @@ impl Readers {
         self.0.lock().retain(|reader| &*reader.pipeline != pipeline);
     }
 
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.0.lock()
+    }
+
     fn have_caught_up(&self) -> bool {
         let readers = self.0.lock();
         readers.iter().all(|reader| reader.marks.take().iter().zip(&reader.ends).all(|(mark, end)| mark.committed >= *end))
-    }
-}
-
-/// Version u16, fingerprint u64, then the positions (count; reader, topic, each with its length; shard u16; offset u64), then the state.
-fn encode(snapshot: &Snapshot, topics: &[String]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(snapshot.bytes.len() + 256);
-    out.extend_from_slice(&snapshot.version.to_le_bytes());
-    out.extend_from_slice(&snapshot.fingerprint.to_le_bytes());
-    let entries: Vec<&AppliedTo> = snapshot.applied.iter().collect();
-    out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
-    for entry in entries {
-        let topic = topics.get(usize::from(entry.topic.0)).map_or("", String::as_str);
-        for text in [&*entry.reader, topic] {
-            out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            out.extend_from_slice(text.as_bytes());
-        }
-        out.extend_from_slice(&entry.shard.to_le_bytes());
-        out.extend_from_slice(&entry.offset.to_le_bytes());
-    }
-    out.extend_from_slice(&snapshot.bytes);
-    out
-}
-
-fn decode(bytes: &[u8], topics: &[String]) -> Option<Snapshot> {
-    let mut rest = bytes;
-    let mut take = |len: usize| {
-        let (taken, behind) = rest.split_at_checked(len)?;
-        rest = behind;
-        Some(taken)
-    };
-    let version = u16::from_le_bytes(take(2)?.try_into().ok()?);
-    let fingerprint = u64::from_le_bytes(take(8)?.try_into().ok()?);
-    let count = u32::from_le_bytes(take(4)?.try_into().ok()?);
-    let mut entries = Vec::new();
-    for _ in 0..count {
-        let mut text = || {
-            let len = usize::try_from(u32::from_le_bytes(take(4)?.try_into().ok()?)).ok()?;
-            std::str::from_utf8(take(len)?).ok()
-        };
-        let (reader, topic) = (text()?, text()?);
-        let shard = u16::from_le_bytes(take(2)?.try_into().ok()?);
-        let offset = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        // A topic that is gone has nothing to be read from.
-        if let Some(number) = topics.iter().position(|known| known == topic) {
-            entries.push(AppliedTo { reader: reader.into(), topic: TopicId(u16::try_from(number).ok()?), shard, offset });
-        }
-    }
-    Some(Snapshot { version, fingerprint, applied: Applied::new(entries), bytes: rest.to_vec() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_comes_back_with_its_positions_whatever_the_topics_are_numbered() {
-        let old = vec!["traces".to_owned(), "metrics".to_owned()];
-        let entry = |topic, offset| AppliedTo { reader: "traces/x".into(), topic: TopicId(topic), shard: 0, offset };
-        let applied = Applied::new([entry(0, 7), entry(1, 9)]);
-        let snapshot = Snapshot { version: 3, fingerprint: 99, applied, bytes: vec![1, 2, 3] };
-        let bytes = encode(&snapshot, &old);
-        assert_eq!(decode(&bytes, &old), Some(snapshot.clone()));
-        let new = vec!["logs".to_owned(), "traces".to_owned()];
-        assert_eq!(decode(&bytes, &new), Some(Snapshot { applied: Applied::new([entry(1, 7)]), ..snapshot }));
-        for cut in 0..bytes.len() - 3 {
-            assert_eq!(decode(&bytes[..cut], &old), None, "{cut}");
-        }
     }
 }

@@ -86,9 +86,14 @@ pub struct NewRecord {
 /// Which record a connector made another one from, and on whose reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derivation {
-    /// The pipeline whose records the connector took.
+    /// The pipeline whose records the connector took, or [`Derivation::FLUSH`].
     pub reader: Arc<str>,
     pub position: Position,
+}
+
+impl Derivation {
+    /// In the place of a reader's name: what a flush told of many records. Its number stands in the place of an offset.
+    pub const FLUSH: &str = "(flush)";
 }
 
 /// Of what a reader's records became in a derived topic: the newest one that anything was made from.

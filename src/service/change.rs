@@ -31,7 +31,7 @@ use super::{
 use crate::{
     component::{BuiltConnector, Snapshot, Stateful, delivery},
     delivery::{
-        Carried, Chain, Consumer, Destination, Ends, Live, Policy, Readers, Remembering, Replay, SharedConnector, Stage,
+        Carried, Chain, Consumer, Destination, Ends, Live, Policy, Readers, Remembering, Replay, Saver, SharedConnector, Stage,
         connector, consumer_name, exporter,
     },
     door::{self, Behind, Door},
@@ -439,7 +439,8 @@ impl Running {
             }
             let (part, state, flushes) = (Part::Connector(id.clone()), one.connector.state(), one.flush_interval.is_some());
             self.remember(&part, &id, state, flushes, &mut prepared.states, &mut handed.snapshots, &mut begun);
-            let connecting = self.connect(&id, one, depth, &plan);
+            let saver = begun.get(&part).map(Remembering::saver);
+            let connecting = self.connect(&id, one, depth, &plan, saver);
             self.connectors.insert(id, connecting);
         }
         for (id, sending) in &self.exporters {
@@ -501,7 +502,14 @@ impl Running {
         })
     }
 
-    fn connect(&self, id: &ComponentId, built: BuiltConnector, depth: usize, plan: &Plan) -> Connecting {
+    fn connect(
+        &self,
+        id: &ComponentId,
+        built: BuiltConnector,
+        depth: usize,
+        plan: &Plan,
+        saver: Option<Arc<Saver>>,
+    ) -> Connecting {
         let kind = TopicKind::Derived(id.clone());
         let outputs = plan.topics.iter().filter(|planned| planned.kind == kind);
         let shared = SharedConnector {
@@ -512,6 +520,7 @@ impl Running {
             dead_letters: self.spine.dead_letters.clone(),
             clock: self.around.clock.clone(),
             flush_interval: built.flush_interval,
+            saver,
             taps: self.around.taps.clone(),
         };
         Connecting {

@@ -149,12 +149,11 @@ impl State {
 }
 
 impl Shared {
-    pub(super) fn flush(&self, now: UnixNanos, last: bool, out: &mut Vec<Derived>) -> Applied {
+    pub(super) fn flush(&self, now: UnixNanos, last: bool, out: &mut Vec<Derived>) {
         let _one_at_a_time = self.flushing.lock();
         let mut state = self.state.lock();
-        let covered = state.applied.clone();
         if state.replaying {
-            return covered;
+            return;
         }
         if let Some(telling) = &self.telling {
             let context = Arc::new(Context::default());
@@ -175,7 +174,6 @@ impl Shared {
             state.told_unix_nanos = now.0;
         }
         self.expire(&mut state, now.0);
-        covered
     }
 
     /// Takes out what was idle for too long, and resources beyond the cache.
@@ -298,17 +296,11 @@ impl Stateful for Shared {
         self.state.lock().applied.clone()
     }
 
-    fn told(&self, covered: &Applied, at: UnixNanos) {
-        let delta = self.telling.as_ref().filter(|telling| telling.temporality == Temporality::Delta);
-        let mut state = self.state.lock();
-        if let Some(telling) = delta.filter(|_| !covered.is_within(&state.applied)) {
-            telling.begin_again(&mut state, at.0);
-            state.applied.merge(covered);
-            state.told_unix_nanos = state.told_unix_nanos.max(at.0);
-        }
+    fn flush(&self, now: UnixNanos, last: bool, out: &mut Vec<Derived>) {
+        self.flush(now, last, out);
     }
 
-    fn flush(&self, now: UnixNanos, last: bool, out: &mut Vec<Derived>) -> Applied {
-        self.flush(now, last, out)
+    fn tells_once(&self) -> bool {
+        self.telling.as_ref().is_some_and(|telling| telling.temporality == Temporality::Delta)
     }
 }

@@ -576,6 +576,11 @@ impl Log {
         self.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + bytes).next_multiple_of(4096)
     }
 
+    /// Where the segment begins that is written to.
+    pub(super) fn active_base(&self) -> Option<u64> {
+        self.active.as_ref().map(|active| active.base)
+    }
+
     /// Whether it is the segment that is written to.
     pub(super) fn is_active(&self, segment: &Arc<Segment>) -> bool {
         self.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, segment))

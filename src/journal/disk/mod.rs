@@ -16,6 +16,7 @@
 //! ```
 
 mod cursors;
+mod derivations;
 mod files;
 mod format;
 pub mod inspect;
@@ -46,6 +47,7 @@ use tracing::{info, warn};
 
 use self::{
     cursors::{CursorFile, Opened},
+    derivations::Derivations,
     files::{Disk, SystemDisk, read_whole, replace},
     log::{Log, Options},
     names::Names,
@@ -295,7 +297,10 @@ impl Directory {
         let (names, clock) = (self.names.clone(), self.clock.clone());
         // A topic that receivers append to has the name of its signal.
         let (sync, is_derived) = (self.sync, name != signal.as_str());
-        let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync, is_derived, log, cursors, standing };
+        let file = StateFile::new(self.disk.clone(), directory.join("derivations"), sync);
+        let derivations =
+            is_derived.then(|| Derivations::open(file, &log.segments, log.next(), &names)).transpose().map_err(io)?;
+        let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync, derivations, log, cursors, standing };
         Ok(Arc::new(DiskShard::new(parts).map_err(io)?))
     }
 

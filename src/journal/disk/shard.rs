@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use super::{
     cursors::{CursorFile, Opened, Saved, Standing},
+    derivations::{Derivations, derivation},
     format::{Meta, PAYLOAD_BYTES_MAX, Stored},
     log::{Entry, Found, Log, LostRecords, ReadPlace, Segments, WriteError},
     names::Names,
@@ -53,8 +54,6 @@ const GATHER: Duration = Duration::from_millis(1);
 const CURSORS_WAIT: Duration = Duration::from_millis(20);
 /// How often the places are synced.
 const CURSORS_SYNC: Duration = Duration::from_secs(5);
-/// Looked through for what was derived last: more than lies between a connector's reading and its place on disk.
-const LAST_SEGMENTS: usize = 2;
 /// How often a writer without room looks for some.
 const ROOM_CHECK: Duration = Duration::from_millis(250);
 
@@ -95,8 +94,8 @@ pub(super) struct Inner {
     has_fault: AtomicBool,
     /// Records found damaged while reading.
     lost_records: AtomicU64,
-    /// What was made last from each reader's records before this start.
-    derived_before: Vec<LastDerived>,
+    /// Of a derived topic.
+    derivations: Option<Mutex<Derivations>>,
 }
 
 #[derive(Default)]
@@ -131,7 +130,7 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) sync: bool,
     /// Connectors append here, and want to know what they appended before.
-    pub(super) is_derived: bool,
+    pub(super) derivations: Option<Derivations>,
     pub(super) log: Log,
     pub(super) cursors: CursorFile,
     pub(super) standing: Opened,
@@ -139,7 +138,7 @@ pub(super) struct Parts {
 
 impl DiskShard {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, is_derived, log, cursors, standing } = parts;
+        let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, derivations, log, cursors, standing } = parts;
         let is_damaged = matches!(standing, Opened::Damaged);
         let written_end = match &standing {
             Opened::Found(standing) => Some(standing.end),
@@ -150,7 +149,7 @@ impl DiskShard {
             Opened::Found(standing) => (standing.end, standing.consumers.into_iter().collect()),
             Opened::New | Opened::Damaged => (0, HashMap::new()),
         };
-        let mut inner = Inner {
+        let inner = Arc::new(Inner {
             topic,
             number,
             signal,
@@ -172,13 +171,8 @@ impl DiskShard {
             fault: Mutex::default(),
             has_fault: AtomicBool::new(false),
             lost_records: AtomicU64::new(0),
-            derived_before: Vec::new(),
-        };
-        if is_derived {
-            // Before anybody reads: a segment of an earlier life goes as soon as its readers are past it.
-            inner.derived_before = inner.last_derived()?;
-        }
-        let inner = Arc::new(inner);
+            derivations: derivations.map(Mutex::new),
+        });
         let now = Instant::now();
         let writer = Writer {
             inner: inner.clone(),
@@ -255,7 +249,7 @@ impl Inner {
 
     fn record(&self, stored: Stored) -> Option<Record> {
         let meta = Meta::decode(&stored.meta)?;
-        let derived_from = self.derivation(&meta);
+        let derived_from = derivation(&meta, &self.names);
         Some(Record {
             position: Position { topic: self.topic, shard: self.number, offset: stored.header.offset },
             source: self.names.runtime_source(stored.header.source),
@@ -269,40 +263,6 @@ impl Inner {
             },
             derived_from,
         })
-    }
-
-    fn derivation(&self, meta: &Meta) -> Option<Derivation> {
-        let (topic, shard, offset) = meta.derived_from.as_ref()?;
-        let position = Position { topic: self.names.topic(topic)?, shard: *shard, offset: *offset };
-        Some(Derivation { reader: meta.reader.as_deref()?.into(), position })
-    }
-
-    /// What was made last from each reader's records, of what the last segments hold.
-    fn last_derived(&self) -> io::Result<Vec<LastDerived>> {
-        let mut newest: Vec<LastDerived> = Vec::new();
-        let segments = self.segments.all();
-        for segment in segments.iter().skip(segments.len().saturating_sub(LAST_SEGMENTS)) {
-            let (mut place, len) = (ReadPlace::start_of(segment.base), segment.extent().len);
-            while place.at < len {
-                for one in segment.chunk(&mut place, len)? {
-                    let Found::Record(stored) = one else { continue };
-                    let Some(from) = Meta::decode(&stored.meta).and_then(|meta| self.derivation(&meta)) else { continue };
-                    match newest.iter_mut().find(|known| is_of_one_log(&known.from, &from)) {
-                        Some(known) if known.from == from => known.records += 1,
-                        Some(known) => *known = LastDerived { from, records: 1 },
-                        None => newest.push(LastDerived { from, records: 1 }),
-                    }
-                }
-            }
-        }
-        for before in &self.derived_before {
-            match newest.iter_mut().find(|known| is_of_one_log(&known.from, &before.from)) {
-                Some(known) if known.from == before.from => known.records = known.records.max(before.records),
-                Some(_) => {}
-                None => newest.push(before.clone()),
-            }
-        }
-        Ok(newest)
     }
 
     pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -558,10 +518,6 @@ impl Inner {
     }
 }
 
-fn is_of_one_log(a: &Derivation, b: &Derivation) -> bool {
-    (&a.reader, a.position.topic, a.position.shard) == (&b.reader, b.position.topic, b.position.shard)
-}
-
 impl Shard for DiskShard {
     fn append(&self, record: NewRecord) -> Result<Appending, (AppendError, NewRecord)> {
         let inner = &self.inner;
@@ -695,10 +651,7 @@ impl Shard for DiskShard {
     }
 
     fn derived(&self) -> Vec<LastDerived> {
-        self.inner.last_derived().unwrap_or_else(|error| {
-            error!(topic = self.inner.topic.0, %error, "the journal cannot be read here: what a connector made last may be made again");
-            Vec::new()
-        })
+        self.inner.derivations.as_ref().map(|derivations| derivations.lock().last()).unwrap_or_default()
     }
 
     fn fault(&self) -> Option<String> {
@@ -840,6 +793,18 @@ impl Writer {
         match self.log.append(&entries, inner.clock.now()) {
             Ok(()) => {
                 inner.set_fault(None);
+                if let Some(derivations) = &inner.derivations {
+                    let mut derivations = derivations.lock();
+                    group
+                        .iter()
+                        .filter_map(|waiting| waiting.record.derived_from.as_ref())
+                        .for_each(|from| derivations.note(from));
+                    let written = derivations.written;
+                    drop(derivations);
+                    if self.log.active_base().is_some_and(|base| base > written) {
+                        self.write_derivations(inner);
+                    }
+                }
                 let mut answers = Vec::with_capacity(group.len());
                 let mut ring = inner.ring();
                 for waiting in group.drain(..) {
@@ -911,8 +876,19 @@ impl Writer {
         if sync {
             self.synced = self.written;
         }
-        if sync || !self.sync {
+        let is_due = closing || self.log.lets_go(lowest);
+        if (sync || !self.sync) && (!is_due || self.write_derivations(inner)) {
             self.log.retire(lowest);
         }
+    }
+
+    /// Returns whether what is known is written.
+    fn write_derivations(&self, inner: &Inner) -> bool {
+        let Some(derivations) = &inner.derivations else { return true };
+        let written = derivations.lock().write(self.log.next(), &inner.names);
+        if let Err(error) = &written {
+            warn!(topic = inner.topic.0, %error, "what was made last could not be written; no segment is let go before it is");
+        }
+        written.is_ok()
     }
 }

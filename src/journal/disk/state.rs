@@ -36,6 +36,25 @@ impl StateFile {
         &self.path
     }
 
+    /// Another one of the same component.
+    #[must_use]
+    pub fn beside(&self, what: &str) -> Self {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(".");
+        path.push(what);
+        Self { disk: self.disk.clone(), path: path.into(), sync: self.sync }
+    }
+
+    /// It is gone when this is done, also after a power cut.
+    pub fn remove(&self) -> Result<(), StateError> {
+        let done = match self.disk.remove(&self.path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(()) if self.sync => self.path.parent().map_or(Ok(()), |directory| self.disk.sync_directory(directory)),
+            done => done,
+        };
+        done.map_err(|cause| StateError::Io { path: self.path.display().to_string(), cause })
+    }
+
     /// `None`: nothing was saved yet.
     pub fn read(&self) -> Result<Option<Vec<u8>>, StateError> {
         let path = || self.path.display().to_string();

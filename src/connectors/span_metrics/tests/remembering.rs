@@ -231,27 +231,6 @@ fn while_it_replays_nothing_is_shown_told_or_forgotten() {
 }
 
 #[test]
-fn deltas_that_were_told_are_not_told_again() {
-    let yaml = "aggregation_temporality: AGGREGATION_TEMPORALITY_DELTA";
-    let mut first = Bench::new(yaml, false, true);
-    first.take_from("traces", 0, &request("cart", vec![span("a", 1)]), T0);
-    let snapshot = first.state().snapshot();
-    first.take_from("traces", 1, &request("cart", vec![span("a", 1)]), T0);
-    let mut out = Vec::new();
-    let covered = first.state().flush(UnixNanos(T0 + SECOND), false, &mut out);
-    assert_eq!(out.len(), 1);
-    // The process ends here; the flush is found, the snapshot is older.
-    let mut second = Bench::new(yaml, false, true);
-    second.state().restore(&snapshot).unwrap();
-    second.state().told(&covered, UnixNanos(T0 + SECOND));
-    for offset in 1..3 {
-        second.take_from("traces", offset, &request("cart", vec![span("a", 1)]), T0 + 2 * SECOND);
-    }
-    let told = format!("{:?}", second.flush(T0 + 3 * SECOND));
-    assert!(told.contains("AsInt(1)") && !told.contains("AsInt(2)"), "{told}");
-}
-
-#[test]
 fn a_snapshot_of_other_settings_is_refused_by_name() {
     let mut first = Bench::new("", true, false);
     first.take(&request("cart", vec![span("a", 1)]), T0);

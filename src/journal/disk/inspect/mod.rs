@@ -39,7 +39,7 @@ use super::{
     log::{Extent, Found, ReadPlace, Segment, read_extent},
 };
 use crate::{
-    journal::Note,
+    journal::{Derivation, Note},
     signal::{Context, Signal, UnixNanos},
 };
 
@@ -257,7 +257,7 @@ pub struct JournalRecord {
     /// The body of an export request.
     pub payload: Bytes,
     pub context: Context,
-    /// Topic, shard and offset of the record it was made from.
+    /// Topic, shard and offset of the record it was made from; of many, at a flush: nothing.
     pub derived_from: Option<(String, u16, u64)>,
     /// Of a dead letter.
     pub(super) letter: Option<Note>,
@@ -323,7 +323,7 @@ impl ShardView {
                     items: header.items,
                     payload,
                     context: meta.context,
-                    derived_from: meta.derived_from,
+                    derived_from: meta.derived_from.filter(|_| meta.reader.as_deref() != Some(Derivation::FLUSH)),
                     letter,
                 }))
             }
