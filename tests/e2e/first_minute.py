@@ -118,6 +118,7 @@ def check():
     first = [line for line in log.splitlines() if "first data of" in line]
     unnamed = [name for name in SERVICES if not any(f'"{name}"' in line for line in first)]
     promise("the first data of each service is logged", not unnamed, f"{unnamed}: {log[-800:]}")
+    promise("what weir reads by itself is not taken for a service", "unknown_service" not in log, log[:1500])
     promise("weir ends in order", process.stop() == 0, process.text()[-1500:])
 
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::super::Config;
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
     internal_telemetry::Telemetry,
     journal::{NewRecord, SourceId},
     otlp::ScanLimits,
-    runtime::{Clock, Health, Shutdown, Step},
-    signal::{Batch, ComponentId, UnixNanos},
+    runtime::{Clock, Health, Shutdown, Step, TaskError},
+    signal::{Batch, ComponentId, Signal, UnixNanos},
 };
 
 struct Journal {
@@ -35,7 +35,7 @@ impl Append for Journal {
         let taken = self.taken.clone();
         Step::Wait(
             async move {
-                taken.send(record.batch).await.unwrap();
+                drop(taken.send(record.batch).await);
                 Ok(Pace::NONE)
             }
             .boxed(),
@@ -43,44 +43,69 @@ impl Append for Journal {
     }
 }
 
-#[tokio::test]
-async fn collects_once_an_interval_and_comes_again_when_there_was_no_room() {
-    let text = "{collection_interval: 100ms, initial_delay: 0s, scrapers: {system: , memory: }}";
-    let loaded = load(&[Input::Text { name: "test".to_owned(), text: text.to_owned() }], &Machine);
-    let config = Config::read(&loaded.node, &mut Diagnostics::default());
-    let telemetry = Telemetry::default();
-    let id = ComponentId::parse("host_metrics").unwrap();
-    let clock = Clock::new(|| UnixNanos(5));
-    let context = BuildContext {
+/// A receiver of these settings before a journal that refuses so many requests first.
+struct Running {
+    given: mpsc::Receiver<Batch>,
+    telemetry: Telemetry,
+    shutdown: Shutdown,
+    tasks: JoinSet<Result<(), TaskError>>,
+}
+
+impl Running {
+    async fn start(text: &str, refuse: u32) -> Self {
+        let loaded = load(&[Input::Text { name: "test".to_owned(), text: text.to_owned() }], &Machine);
+        let config = Config::read(&loaded.node, &mut Diagnostics::default());
+        let (telemetry, clock) = (Telemetry::default(), Clock::new(|| UnixNanos(5)));
+        let context = context(&telemetry, &clock);
+        let settings = door::Settings { id: context.id.clone(), source: SourceId(0), limits: ScanLimits::default() };
+        let receiver = config.build(context).unwrap();
+        let (taken, given) = mpsc::channel(1);
+        let append = Arc::new(Journal { refuse: Mutex::new(refuse), taken });
+        let behind = door::Behind { takes: [false, true, false], needs: Arc::default(), wants_index: false, append };
+        let door = Arc::new(Door::new(settings, behind, Budget::new(1 << 20), clock, &telemetry));
+        let (shutdown, mut tasks) = (Shutdown::new(), JoinSet::new());
+        tasks.spawn(receiver.start(door, shutdown.clone()).await.unwrap());
+        Self { given, telemetry, shutdown, tasks }
+    }
+
+    async fn stop(mut self) {
+        self.given.close();
+        self.shutdown.cancel();
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+fn context(telemetry: &Telemetry, clock: &Clock) -> BuildContext {
+    BuildContext {
         notes: Notes::default(),
         sockets: Arc::default(),
         is_reload: false,
-        id: id.clone(),
+        id: ComponentId::parse("host_metrics").unwrap(),
         telemetry: telemetry.clone(),
         health: Arc::new(Health::default()),
         extensions: Arc::new(Extensions::default()),
         clock: clock.clone(),
-    };
-    let receiver = config.build(context).unwrap();
-    let (taken, mut given) = mpsc::channel(1);
-    let settings = door::Settings { id, source: SourceId(0), limits: ScanLimits::default() };
-    let append = Arc::new(Journal { refuse: Mutex::new(3), taken });
-    let behind = door::Behind { takes: [false, true, false], needs: Arc::default(), wants_index: false, append };
-    let door = Arc::new(Door::new(settings, behind, Budget::new(1 << 20), clock, &telemetry));
-    let shutdown = Shutdown::new();
-    let task = receiver.start(door, shutdown.clone()).await.unwrap();
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(task);
-    let (first, second) = (given.recv().await.unwrap(), given.recv().await.unwrap());
-    assert_eq!(first.items, second.items);
-    assert!(first.items >= 5);
-    given.close();
-    shutdown.cancel();
-    tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn collects_once_an_interval() {
+    let text = "{collection_interval: 10ms, initial_delay: 0s, scrapers: {system: , memory: }}";
+    let mut running = Running::start(text, 0).await;
+    let (first, second) = (running.given.recv().await.unwrap(), running.given.recv().await.unwrap());
+    assert_eq!((first.signal, first.items), (Signal::Metrics, second.items));
+    assert_eq!(first.items, 7);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_found_no_room_comes_again_before_the_next_collection() {
+    let mut running = Running::start("{collection_interval: 1h, initial_delay: 0s, scrapers: {system: }}", 3).await;
+    assert_eq!(running.given.recv().await.unwrap().items, 1);
     let labels = [("receiver", "host_metrics"), ("transport", "scrape")];
-    let gathered = telemetry.gather();
-    assert!(gathered.number("otelcol_receiver_accepted_metric_points", &labels).unwrap() >= first.items as f64);
-    assert_eq!(gathered.number("otelcol_receiver_refused_metric_points", &labels).unwrap(), 3.0 * first.items as f64);
+    let gathered = running.telemetry.gather();
+    assert_eq!(gathered.number("otelcol_receiver_refused_metric_points", &labels), Some(3.0));
+    running.stop().await;
 }
 
 #[test]
@@ -90,16 +115,6 @@ fn a_root_that_is_not_there_is_told_of_with_its_key() {
     let mut found = Diagnostics::default();
     let config = Config::read(&loaded.node, &mut found);
     assert!(!found.has_errors());
-    let context = BuildContext {
-        notes: Notes::default(),
-        sockets: Arc::default(),
-        is_reload: false,
-        id: ComponentId::parse("host_metrics").unwrap(),
-        telemetry: Telemetry::default(),
-        health: Arc::new(Health::default()),
-        extensions: Arc::new(Extensions::default()),
-        clock: Clock::system(),
-    };
-    let Err(error) = config.build(context) else { panic!("it builds") };
+    let Err(error) = config.build(context(&Telemetry::default(), &Clock::system())) else { panic!("it builds") };
     assert_eq!(error.to_string(), "root_path: there is no directory `/nowhere`");
 }
