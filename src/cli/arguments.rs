@@ -67,6 +67,9 @@ pub enum Command {
     /// At the door it shows data as it came in, before processors mask or change it, and only to the user that weir runs as. weir never waits for it:
     /// what passes faster than it can be shown is left out, and that is said.
     Tap(TapArgs),
+    /// What the `elasticsearch` and `opensearch` exporters of a configuration want of their servers.
+    #[command(subcommand)]
+    Elasticsearch(ElasticsearchCommand),
     /// Send the telemetry of an emulated shop, made by the official SDK.
     Demo(crate::demo::DemoArgs),
     /// Print a completion script.
@@ -157,6 +160,27 @@ pub struct ValidateArgs {
     /// A file to check (as --config).
     #[arg(value_name = "FILE")]
     pub file: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ElasticsearchCommand {
+    /// Install index templates and the lifecycle of indices; what is there already as it should be stays, and so does what a person changed.
+    Setup(SetupArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SetupArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// A file (as --config).
+    #[arg(value_name = "FILE")]
+    pub file: Vec<String>,
+    /// Ask the servers and say what would be done, with the requests; write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write over what a person changed, too.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -14,6 +14,7 @@ mod migrate;
 mod reload;
 mod run;
 mod scrape_config;
+mod setup;
 mod show;
 mod start;
 mod tap;
@@ -48,6 +49,7 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         Some(Command::Migrate(args)) => migrate::migrate(&args),
         Some(Command::Journal(args)) => journal_commands::journal(&args),
         Some(Command::Tap(args)) => tap::tap(&args),
+        Some(Command::Elasticsearch(arguments::ElasticsearchCommand::Setup(args))) => setup::setup(&args),
         Some(Command::Demo(args)) => run::demo(args),
         Some(Command::Completion { shell }) => show::completion(shell),
     }

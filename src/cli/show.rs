@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What was asked for, to stdout; a reader that went away has seen enough.
-fn put(text: &str) -> ExitCode {
+pub(super) fn put(text: &str) -> ExitCode {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             say(&format!("weir: stdout: {error}"));
@@ -35,7 +35,7 @@ fn put(text: &str) -> ExitCode {
 }
 
 /// Loads and checks; draws whatever was found when it does not load.
-fn checked(args: &ConfigArgs) -> Result<Box<Checked>, ExitCode> {
+pub(super) fn checked(args: &ConfigArgs) -> Result<Box<Checked>, ExitCode> {
     let loaded = start::load_inputs(args).map_err(|error| {
         say(&format!("weir: {error}"));
         ExitCode::from(WRONG)

@@ -6,6 +6,7 @@
 mod auth;
 pub mod delivery;
 mod factory;
+mod install;
 mod items;
 mod state;
 
@@ -22,6 +23,7 @@ pub use factory::{
     ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
     ReadyProcessor, ReadyReceiver, ReceiverFactory, Tables,
 };
+pub use install::{Done, Extent, Installed, Step};
 pub use items::{Again, Items, LETTERS, Origin, Provenance, Rejection, Verdicts};
 pub use state::{Applied, AppliedTo, Snapshot, SnapshotError, Stateful};
 
@@ -318,6 +320,10 @@ pub trait Exporter: Send + Sync {
     }
     /// Told when two attempts in a row timed out: drop connections, the next attempt starts afresh.
     fn reconnect(&self) {}
+    /// Installs what its backend is to keep (templates, policies), and says what became of each; `None`: its backend keeps nothing of the kind.
+    fn install(&self, _extent: Extent) -> Option<BoxFuture<'_, Result<Installed, String>>> {
+        None
+    }
     /// Called after the last export.
     fn finish(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})

@@ -1,6 +1,7 @@
 //! Batches leave here.
 
 pub mod debug;
+pub mod elasticsearch;
 pub mod file;
 pub mod nop;
 pub mod otlp_grpc;
@@ -12,8 +13,10 @@ use crate::component::ExporterFactory;
 /// Every exporter a configuration can name.
 pub const EXPORTERS: &[ExporterFactory] = &[
     ExporterFactory::of::<debug::Config>(),
+    ExporterFactory::of::<elasticsearch::Config>(),
     ExporterFactory::of::<file::Config>(),
     ExporterFactory::of::<nop::Config>(),
+    ExporterFactory::of::<elasticsearch::opensearch::Config>(),
     ExporterFactory::of::<otlp_grpc::Config>(),
     ExporterFactory::of::<otlp_http::Config>(),
     ExporterFactory::of::<prometheus::Config>(),

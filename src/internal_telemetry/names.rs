@@ -62,6 +62,7 @@ pub const DEAD_LETTERS_ITEMS: &str = "weir_dead_letters_items";
 pub const DEAD_LETTERS_BYTES: &str = "weir_dead_letters_bytes";
 pub const DEAD_LETTERS_WAITING: &str = "weir_dead_letters_waiting";
 pub const DEAD_LETTERS_DROPPED: &str = "weir_dead_letters_dropped";
+pub const ELASTICSEARCH_DOCUMENTS: &str = "weir_elasticsearch_documents";
 pub const DEAD_LETTERS_REPLAYED: &str = "weir_dead_letters_replayed";
 pub const CONFIG_RELOADS: &str = "weir_config_reloads";
 pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "weir_config_last_reload_successful";
