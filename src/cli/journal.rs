@@ -29,7 +29,14 @@ pub(super) fn persistence(file: &File) -> Result<Option<Persistence>, String> {
     // Without syncing there is nothing to wait for in several places at once.
     let cores = || if sync { available_parallelism().map_or(1, usize::from).min(SHARDS_MAX) } else { 1 };
     let shards = file.journal.shards.unwrap_or_else(|| u16::try_from(cores()).unwrap_or(1));
-    let of = |directory| Persistence { directory, sync, bytes_max, letters_bytes_max, shards };
+    let of = |directory| Persistence {
+        directory,
+        sync,
+        bytes_max,
+        letters_bytes_max,
+        shards,
+        offset_reset: file.journal.offset_reset,
+    };
     if let Some((directory, key)) = asked_for(file) {
         return match choose_directory(std::slice::from_ref(&directory)) {
             Ok(directory) => Ok(Some(of(directory))),

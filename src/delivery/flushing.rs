@@ -206,6 +206,7 @@ mod tests {
                 bytes_max: Some(64 << 20),
                 letters_bytes_max: None,
                 shards: 1,
+                offset_reset: Default::default(),
             };
             let names = vec!["traces".to_owned(), "metrics/counter".to_owned()];
             let clock = Clock::new(|| UnixNanos(1));

@@ -24,8 +24,8 @@ mod topic;
 
 pub use cursor::{Accounts, Cursor, Marks, Oldest, Place, Settled, Waker};
 pub use disk::{
-    Directory, DirectoryError, DiskShard, FoundLetters, LetterStore, LettersError, Orphan, Persistence, Reading, Removing,
-    RequestFile, StateError, StateFile, choose_directory, inspect,
+    Directory, DirectoryError, DiskShard, FoundLetters, LetterStore, LettersError, OffsetReset, Orphan, Persistence, Reading,
+    Removing, RequestFile, StateError, StateFile, choose_directory, inspect,
 };
 pub use identity::JournalId;
 pub use ledger::{Books, DropReason, Lag, LagBound, OnOverflow};

@@ -329,6 +329,15 @@ def versions(check):
         check.figure("skipped: written by the previous version (RELIABILITY_PREVIOUS=its binary)")
 
 
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
 def newer_refused(check, golden):
     """A format of tomorrow: the version in a segment's head, by whatever its place, must be refused."""
     name = golden.segments()[0]
@@ -338,9 +347,10 @@ def newer_refused(check, golden):
         check.figure("skipped: no version found in a segment's head")
         return
     directory = golden.copy()
+    # With its checksum: a damaged number is no newer version.
+    head = head[:version] + b"\x63\x00" + head[version + 2 : 60]
     with open(directory / name, "r+b") as file:
-        file.seek(version)
-        file.write(b"\x63\x00")
+        file.write(head + crc32c(head).to_bytes(4, "little"))
     before = checksums(directory)
     opened = golden.open(directory)
     check.holds("a segment of format 99 is refused", opened.refused, opened.text[-400:])

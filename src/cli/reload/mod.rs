@@ -211,6 +211,7 @@ impl Fixed {
         differs("journal::max_size", ours.max_size != theirs.max_size);
         differs("journal::max_letters", ours.max_letters != theirs.max_letters);
         differs("journal::shards", ours.shards != theirs.shards);
+        differs("journal::offset_reset", ours.offset_reset != theirs.offset_reset);
         differs("admin", self.admin != file.admin);
         let same = match (&self.telemetry, &file.telemetry) {
             (Some(ours), Some(theirs)) => ours.says_the_same(theirs),

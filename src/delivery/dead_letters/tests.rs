@@ -49,8 +49,14 @@ async fn a_letter_larger_than_all_the_room_does_not_push_the_others_out() {
 }
 
 fn store(path: &Path) -> LetterStore {
-    let wish =
-        Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(32 << 20), letters_bytes_max: None, shards: 1 };
+    let wish = Persistence {
+        directory: path.to_owned(),
+        sync: true,
+        bytes_max: Some(32 << 20),
+        letters_bytes_max: None,
+        shards: 1,
+        offset_reset: Default::default(),
+    };
     Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap().letters().unwrap().0
 }
 

@@ -68,8 +68,14 @@ struct Rig {
 /// A consumer with its letters in a directory; what starts over after a kill.
 #[expect(clippy::disallowed_methods, reason = "the rig owns the tasks and awaits them")]
 fn rig(path: &Path, id: &str, processors: Vec<Arc<dyn Processor>>) -> Rig {
-    let wish =
-        Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(32 << 20), letters_bytes_max: None, shards: 1 };
+    let wish = Persistence {
+        directory: path.to_owned(),
+        sync: false,
+        bytes_max: Some(32 << 20),
+        letters_bytes_max: None,
+        shards: 1,
+        offset_reset: Default::default(),
+    };
     let names = TopicNames::new(vec!["traces".to_owned()]);
     let (store, found) = Directory::open(&wish, names.all(), &[], Clock::system()).unwrap().letters().unwrap();
     let telemetry = Telemetry::default();

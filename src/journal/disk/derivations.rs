@@ -157,8 +157,14 @@ mod tests {
     /// A life in which records are made from these (shard, offset) of the topic `traces`, and perhaps all there are delivered. Returns what was
     /// known of earlier lives: (shard, offset, records).
     async fn life(path: &Path, made_from: &[(u16, u64)], delivers: bool) -> Vec<(u16, u64, usize)> {
-        let wish =
-            Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(64 << 20), letters_bytes_max: None, shards: 1 };
+        let wish = Persistence {
+            directory: path.to_owned(),
+            sync: true,
+            bytes_max: Some(64 << 20),
+            letters_bytes_max: None,
+            shards: 1,
+            offset_reset: Default::default(),
+        };
         let names = vec!["traces".to_owned(), "traces/forward".to_owned()];
         let directory = Directory::open(&wish, names.clone(), &["forward".to_owned()], Clock::new(|| UnixNanos(1))).unwrap();
         let (id, room) = (TopicId(1), Arc::new(Notify::new()));

@@ -185,6 +185,11 @@ impl Segments {
         self.0.lock().iter().cloned().collect()
     }
 
+    /// The oldest offset that is there.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.0.lock().front().map(|segment| segment.base)
+    }
+
     /// The file in which `offset` lies.
     pub(super) fn path_of(&self, offset: u64) -> PathBuf {
         self.holding(offset).map_or_else(PathBuf::new, |segment| segment.path.clone())

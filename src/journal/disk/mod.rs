@@ -42,6 +42,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::Deserialize;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -85,6 +86,18 @@ pub struct Persistence {
     pub letters_bytes_max: Option<u64>,
     /// Of a topic that receivers append to, for new records.
     pub shards: u16,
+    pub offset_reset: OffsetReset,
+}
+
+/// Where a consumer begins that has no place yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OffsetReset {
+    /// With what comes.
+    #[default]
+    Latest,
+    /// With the oldest that the journal still has, of whatever others are waiting for.
+    Earliest,
 }
 
 /// Why a journal cannot be opened.
@@ -118,6 +131,7 @@ pub struct Directory {
     segment_bytes: u64,
     quota: Arc<Quota>,
     letters_bytes_max: u64,
+    offset_reset: OffsetReset,
     shards: u16,
     names: Arc<Names>,
     clock: Clock,
@@ -202,6 +216,7 @@ impl Directory {
             segment_bytes,
             quota: Arc::new(Quota::within(bytes_max, whole)),
             letters_bytes_max,
+            offset_reset: persistence.offset_reset,
             shards: persistence.shards.max(1),
             names: Arc::new(names),
             clock,
@@ -300,7 +315,22 @@ impl Directory {
         let file = StateFile::new(self.disk.clone(), directory.join("derivations"), sync);
         let derivations =
             is_derived.then(|| Derivations::open(file, &log.segments, log.next(), &names)).transpose().map_err(io)?;
-        let parts = Parts { topic, number, signal, pace_bytes, room, names, clock, sync, derivations, log, cursors, standing };
+        let offset_reset = self.offset_reset;
+        let parts = Parts {
+            topic,
+            number,
+            signal,
+            pace_bytes,
+            room,
+            names,
+            clock,
+            sync,
+            offset_reset,
+            derivations,
+            log,
+            cursors,
+            standing,
+        };
         Ok(Arc::new(DiskShard::new(parts).map_err(io)?))
     }
 

@@ -23,6 +23,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    OffsetReset,
     cursors::{CursorFile, Opened, Saved, Standing},
     derivations::{Derivations, derivation},
     format::{Meta, PAYLOAD_BYTES_MAX, Stored},
@@ -83,6 +84,7 @@ pub(super) struct Inner {
     left: Mutex<HashMap<String, u64>>,
     /// The consumers' places were there and cannot be read: everybody starts at the oldest record, rather twice than not at all.
     is_damaged: bool,
+    offset_reset: OffsetReset,
     /// Stateful consumers: the place that their snapshot covers, which stands for them on disk.
     covered: Mutex<HashMap<String, Saved>>,
     pub(super) queue: Mutex<Queue>,
@@ -129,6 +131,7 @@ pub(super) struct Parts {
     pub(super) names: Arc<Names>,
     pub(super) clock: Clock,
     pub(super) sync: bool,
+    pub(super) offset_reset: OffsetReset,
     /// Connectors append here, and want to know what they appended before.
     pub(super) derivations: Option<Derivations>,
     pub(super) log: Log,
@@ -138,7 +141,21 @@ pub(super) struct Parts {
 
 impl DiskShard {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { topic, number, signal, pace_bytes, room, names, clock, sync, derivations, log, cursors, standing } = parts;
+        let Parts {
+            topic,
+            number,
+            signal,
+            pace_bytes,
+            room,
+            names,
+            clock,
+            sync,
+            offset_reset,
+            derivations,
+            log,
+            cursors,
+            standing,
+        } = parts;
         let is_damaged = matches!(standing, Opened::Damaged);
         let written_end = match &standing {
             Opened::Found(standing) => Some(standing.end),
@@ -164,6 +181,7 @@ impl DiskShard {
             end_before,
             left: Mutex::default(),
             is_damaged,
+            offset_reset,
             covered: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -429,7 +447,11 @@ impl Inner {
     /// Where a consumer that joins stood before, if it did.
     fn place_before(&self, name: &str) -> Option<Saved> {
         let known = self.saved.lock().get(name).cloned();
-        known.or_else(|| self.is_damaged.then(Saved::default))
+        known.or_else(|| match self.offset_reset {
+            _ if self.is_damaged => Some(Saved::default()),
+            OffsetReset::Latest => None,
+            OffsetReset::Earliest => Some(Saved { committed: self.segments.first()?, ..Saved::default() }),
+        })
     }
 
     /// The offset that the next record got when a consumer's place was noted.

@@ -328,8 +328,18 @@ struct Rig {
 }
 
 fn rig(path: &Path, bytes_max: u64) -> Rig {
-    let wish =
-        Persistence { directory: path.to_owned(), sync: true, bytes_max: Some(bytes_max), letters_bytes_max: Some(0), shards: 1 };
+    rig_of(path, bytes_max, OffsetReset::Latest)
+}
+
+fn rig_of(path: &Path, bytes_max: u64, offset_reset: OffsetReset) -> Rig {
+    let wish = Persistence {
+        directory: path.to_owned(),
+        sync: true,
+        bytes_max: Some(bytes_max),
+        letters_bytes_max: Some(0),
+        shards: 1,
+        offset_reset,
+    };
     let directory =
         Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned(), "otlp/b".to_owned()], Clock::system()).unwrap();
     let room = Arc::new(Notify::new());
@@ -431,6 +441,30 @@ async fn who_leaves_and_joins_again_goes_on_where_it_stood() {
     let items: Vec<u64> = read(&mut back).iter().map(|record| record.batch.items).collect();
     assert_eq!(items, (3..24).step_by(2).collect::<Vec<_>>(), "what was under way comes again, and what came meanwhile");
     assert!(rig.shard.strangers().is_empty());
+}
+
+#[tokio::test]
+async fn who_is_new_begins_with_what_comes_or_with_the_oldest_that_is_there() {
+    for (offset_reset, expected) in [(OffsetReset::Latest, vec![9]), (OffsetReset::Earliest, vec![1, 2, 3, 9])] {
+        let path = TempDir::new().unwrap();
+        let rig = rig_of(path.path(), 1 << 30, offset_reset);
+        let held_by = rig.topic.cursor(&subscriber("waits", &[0, 1]));
+        for items in 1..4 {
+            rig.topic.append(0, record(0, items, 1000)).await.unwrap();
+        }
+        rig.topic.append(0, record(1, 77, 1000)).await.unwrap();
+        let mut new = rig.topic.cursor(&subscriber("new", &[0]));
+        rig.topic.append(0, record(0, 9, 1000)).await.unwrap();
+        let records = read(&mut new);
+        assert_eq!(records.iter().map(|record| record.batch.items).collect::<Vec<_>>(), expected);
+        for record in &records {
+            new.settle(record.position, &Settled::delivered(record.batch.items));
+        }
+        let all = expected.iter().sum();
+        assert_eq!(balance(&new.accounts()), (all, all, 0), "{offset_reset:?}");
+        rig.shard.close();
+        drop((held_by, new));
+    }
 }
 
 /// All files, as a kill leaves them at this moment.
@@ -540,8 +574,14 @@ async fn who_had_everything_and_is_gone_holds_nothing_and_begins_at_the_end() {
 
 /// A topic of a directory that is opened for so many shards.
 fn sharded(path: &Path, shards: u16) -> (Directory, Topic, Vec<Arc<DiskShard>>) {
-    let wish =
-        Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(64 << 20), letters_bytes_max: Some(0), shards };
+    let wish = Persistence {
+        directory: path.to_owned(),
+        sync: false,
+        bytes_max: Some(64 << 20),
+        letters_bytes_max: Some(0),
+        shards,
+        offset_reset: Default::default(),
+    };
     let directory = Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned()], Clock::system()).unwrap();
     let (id, room) = (TopicId(0), Arc::new(Notify::new()));
     let open = |number| directory.shard(id, "traces", Signal::Traces, number, 1 << 40, room.clone()).unwrap();
@@ -616,8 +656,14 @@ async fn a_second_owner_and_a_newer_format_are_refused() {
     assert!(Directory::look_free(empty.path()).is_ok() && fs::read_dir(empty.path()).unwrap().next().is_none());
     let path = TempDir::new().unwrap();
     let first = rig(path.path(), 64 << 20);
-    let wish =
-        Persistence { directory: path.path().to_owned(), sync: false, bytes_max: None, letters_bytes_max: None, shards: 1 };
+    let wish = Persistence {
+        directory: path.path().to_owned(),
+        sync: false,
+        bytes_max: None,
+        letters_bytes_max: None,
+        shards: 1,
+        offset_reset: Default::default(),
+    };
     let again = Directory::open(&wish, Vec::new(), &[], Clock::system()).map(drop).unwrap_err().to_string();
     assert!(again.contains(&std::process::id().to_string()) && again.contains("--data-dir"), "{again}");
     drop(first);
@@ -771,6 +817,7 @@ fn letters_of_a_newer_weir_are_left_as_they_are_and_an_older_directory_gets_its_
         bytes_max: Some(32 << 20),
         letters_bytes_max: None,
         shards: 1,
+        offset_reset: Default::default(),
     };
     let open = || Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap();
     drop(open());

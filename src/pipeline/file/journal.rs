@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::config::{ByteSize, Diagnostics, Node, Origin, read};
+use crate::{
+    config::{ByteSize, Diagnostics, Node, Origin, read},
+    journal::OffsetReset,
+};
 
 /// Where accepted data lies until it is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -30,6 +33,8 @@ pub struct Journal {
     pub shards: Option<u16>,
     /// Bytes a consumer may be behind before its oldest are dropped, counted.
     pub max_lag: Option<ByteSize>,
+    /// Where an exporter or connector begins that is new in the configuration.
+    pub offset_reset: OffsetReset,
 }
 
 /// The least that a journal on disk works with.
@@ -44,7 +49,7 @@ impl Journal {
         let journal: Self = read(node, found);
         let at = |key: &str| node.get(key).map_or(Origin::default(), |value| value.origin);
         if journal.mode == JournalMode::Memory {
-            for key in ["directory", "max_size", "max_letters", "shards"] {
+            for key in ["directory", "max_size", "max_letters", "shards", "offset_reset"] {
                 if node.get(key).is_some() {
                     found.ineffective(at(key), format!("`{key}` has no effect in `memory` mode"), "nothing is written to disk");
                 }

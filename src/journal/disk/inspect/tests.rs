@@ -32,8 +32,14 @@ struct Rig {
 }
 
 fn rig(path: &Path) -> Rig {
-    let wish =
-        Persistence { directory: path.to_owned(), sync: false, bytes_max: Some(16 << 20), letters_bytes_max: None, shards: 1 };
+    let wish = Persistence {
+        directory: path.to_owned(),
+        sync: false,
+        bytes_max: Some(16 << 20),
+        letters_bytes_max: None,
+        shards: 1,
+        offset_reset: Default::default(),
+    };
     let sources = ["otlp".to_owned(), "otlp/b".to_owned()];
     let directory = Directory::open(&wish, vec!["metrics/a b".to_owned()], &sources, Clock::system()).unwrap();
     let room = Arc::new(Notify::new());
