@@ -417,7 +417,8 @@ fn labels_of_hosts_leave_rows_of_services_where_they_are_kept() {
 #[test]
 fn the_default_shows_the_host_and_no_command_line() {
     let default = include_str!("default.yaml");
-    let shown = default.lines().filter(|line| !line.trim_start().starts_with('#'));
-    assert!(shown.clone().any(|line| line.contains("receivers: [host_metrics]")));
-    assert!(!shown.clone().any(|line| line.contains("process:") || line.contains("command")));
+    assert!(default.contains("receivers: [host_metrics]"));
+    assert!(default.contains("process:\n        enabled: false\n"), "{default}");
+    let commands: Vec<&str> = default.lines().filter(|line| line.contains("command")).map(str::trim).collect();
+    assert_eq!(commands, ["resource_attributes: {process.command_line: {enabled: false}}"]);
 }

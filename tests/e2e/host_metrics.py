@@ -162,6 +162,7 @@ def beside_the_exporter():
         f"receivers::otlp::protocols::http::endpoint=127.0.0.1:{port()}",
         f"extensions::health_check::endpoint=127.0.0.1:{port()}",
         "receivers::host_metrics::collection_interval=1s",
+        "receivers::host_metrics::scrapers::process::enabled=true",
         f"service::telemetry::metrics::readers={reader}",
     ]
     process = weir(["run", *[word for one in sets for word in ("--set", one)]])
@@ -193,7 +194,11 @@ def beside_the_exporter():
     scraped = value(page(own), "otelcol_scraper_scraped_metric_points", {"scraper": "cpu"})
     errored = value(page(own), "otelcol_scraper_errored_metric_points", {})
     promise("what was read is counted, and nothing could not be", scraped and errored == 0, f"{scraped} {errored} {process.text()[-800:]}")
-    promise("no command line is on the page", not any("command" in key for _, labels, _, _ in page(red) for key in labels))
+    processes = [labels for name, labels, _, _ in page(red) if name == "process_memory_usage_bytes"]
+    ours = [labels for labels in processes if labels["process_pid"] == str(process.pid) and labels["instance"] == f"{host}:{process.pid}"]
+    promise(f"{len(processes)} processes are told apart where they are asked for, weir among them", len(ours) == 1, f"{processes[:5]}")
+    shown = get(f"http://127.0.0.1:{red}/metrics")[2]
+    promise("no command line is on the page", "command_line" not in shown and "collection_interval=1s" not in shown)
     promise("weir ends in order", process.stop() == 0, process.text()[-800:])
     node.stop()
 

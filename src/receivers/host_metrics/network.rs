@@ -1,6 +1,8 @@
 //! Interfaces from `/proc/net/dev`, TCP connections from `/proc/net/tcp` and `tcp6`, the table of tracked connections.
 //!
-//! Below a `root_path` it is the network of the host's first process: `/proc/net` would be our own.
+//! Below a `root_path` it is the network of the host's first process: `/proc/net` would be our own, and is told of where the other cannot be read.
+
+use std::path::Path;
 
 use procfs_core::{
     FromBufReadSI as _,
@@ -55,16 +57,13 @@ const STATES: [(TcpState, &str, &str); 12] = [
 pub(super) struct Network {
     pub(super) chosen: Chosen,
     pub(super) filter: Filter,
-}
-
-/// The folder of the network that is meant.
-fn folder(host: &Host) -> &'static str {
-    if host.root() == std::path::Path::new("/") || !host.path("proc/1/net/dev").exists() { "proc/net" } else { "proc/1/net" }
+    /// Whether it was said that the network is not the host's.
+    pub(super) told: bool,
 }
 
 /// Connections by state, in the order of [`STATES`].
-fn connections(host: &Host) -> Result<[u64; STATES.len()], Fault> {
-    let (folder, system) = (folder(host), host.system());
+fn connections(host: &Host, folder: &str) -> Result<[u64; STATES.len()], Fault> {
+    let system = host.system();
     let mut counts = [0_u64; STATES.len()];
     for name in ["tcp", "tcp6"] {
         let counted = host.in_pieces(&format!("{folder}/{name}"), |lines| {
@@ -88,8 +87,30 @@ fn connections(host: &Host) -> Result<[u64; STATES.len()], Fault> {
 }
 
 impl Network {
-    fn interfaces(&self, part: &mut Part<'_>) {
-        let path = format!("{}/dev", folder(part.host));
+    /// The folder of the network that is meant.
+    fn folder(&mut self, host: &Host) -> &'static str {
+        const OURS: &str = "proc/net";
+        const OF_HOST: &str = "proc/1/net";
+        if host.root() == Path::new("/") {
+            return OURS;
+        }
+        match host.bytes("proc/1/net/dev") {
+            Ok(_) => OF_HOST,
+            Err(fault) => {
+                if !self.told {
+                    self.told = true;
+                    tracing::warn!(
+                        error = %fault,
+                        "the network of the host cannot be looked into; told is of the one that weir is in, which in a container is another"
+                    );
+                }
+                OURS
+            }
+        }
+    }
+
+    fn interfaces(&self, part: &mut Part<'_>, folder: &str) {
+        let path = format!("{folder}/dev");
         let Some(read) = part.read(4, part.host.parsed::<InterfaceDeviceStatus>(&path)) else { return };
         let mut interfaces: Vec<DeviceStatus> = read.0.into_values().filter(|one| self.filter.takes(&one.name)).collect();
         interfaces.sort_by(|one, other| one.name.cmp(&other.name));
@@ -120,11 +141,12 @@ impl Scraper for Network {
     }
 
     fn scrape(&mut self, part: &mut Part<'_>) {
+        let folder = self.folder(part.host);
         if self.chosen.has_any(&[&IO, &PACKETS, &DROPPED, &ERRORS]) {
-            self.interfaces(part);
+            self.interfaces(part, folder);
         }
         if self.chosen.has(&CONNECTIONS)
-            && let Some(counts) = part.read(1, connections(part.host))
+            && let Some(counts) = part.read(1, connections(part.host, folder))
         {
             part.write(&self.chosen, |metrics| {
                 metrics.write(&CONNECTIONS, |points| {

@@ -210,7 +210,7 @@ impl Reading<'_> {
         if let Some(section) = network.0 {
             let chosen = self.chosen("network", &section.metrics, network::METRICS);
             let filter = self.filter("network", (section.include, section.exclude), ("include", "exclude"), "interfaces");
-            self.add(Network { chosen, filter });
+            self.add(Network { chosen, filter, told: false });
         }
         if let Some(section) = paging.0 {
             let chosen = self.chosen("paging", &section.metrics, paging::METRICS);
