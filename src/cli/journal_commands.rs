@@ -822,7 +822,7 @@ pub(super) mod tests {
             bytes_max: Some(16 << 20),
             letters_bytes_max: None,
             shards: 1,
-            offset_reset: Default::default(),
+            offset_reset: crate::journal::OffsetReset::Latest,
         };
         let directory = Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned()], Clock::system()).unwrap();
         let room = Arc::new(Notify::new());

@@ -423,7 +423,7 @@ mod tests {
             bytes_max: Some(16 << 20),
             letters_bytes_max: None,
             shards: 1,
-            offset_reset: Default::default(),
+            offset_reset: crate::journal::OffsetReset::Latest,
         };
         let (store, _) = Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap().letters().unwrap();
         let id = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes().to_vec();
@@ -542,7 +542,7 @@ mod tests {
                     bytes_max: Some(16 << 20),
                     letters_bytes_max: None,
                     shards: 1,
-                    offset_reset: Default::default(),
+                    offset_reset: crate::journal::OffsetReset::Latest,
                 };
                 let (store, _) = Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap().letters().unwrap();
                 let all = store.read(&mut crate::journal::Reading::default(), 1 << 20, &|_, _| true).unwrap().unwrap();

@@ -330,7 +330,7 @@ mod tests {
             bytes_max: Some(64 << 20),
             letters_bytes_max: None,
             shards: 1,
-            offset_reset: Default::default(),
+            offset_reset: crate::journal::OffsetReset::Latest,
         };
         let names = ["traces", "traces/forward"];
         let directory =

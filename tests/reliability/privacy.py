@@ -51,7 +51,7 @@ def canaries(check):
     load.stop()
     check.holds("exit code 0", subject.stop(60)[0] == 0, subject.process.text()[-300:])
     shown = {}
-    for command in (["ls"], ["inspect"], ["verify"], ["dump"]):
+    for command in (["ls"], ["inspect", "traces"], ["verify"], ["dump"]):
         code, shown[f"journal {command[0]}"] = subject.journal(*command)
         if code == 2:
             check.figure(f"skipped: `weir journal {command[0]}` ({shown[f'journal {command[0]}'].splitlines()[:1]})")

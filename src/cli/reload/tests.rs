@@ -218,7 +218,7 @@ impl Weir {
             sync: false,
             bytes_max: Some(64 << 20),
             letters_bytes_max: None,
-            offset_reset: Default::default(),
+            offset_reset: crate::journal::OffsetReset::Latest,
         };
         let persistence = directory.as_ref().map(|directory| wish(directory.path()));
         let running = Running::start(checked.built, &around, persistence.as_ref()).await.unwrap();

@@ -55,7 +55,7 @@ fn store(path: &Path) -> LetterStore {
         bytes_max: Some(32 << 20),
         letters_bytes_max: None,
         shards: 1,
-        offset_reset: Default::default(),
+        offset_reset: crate::journal::OffsetReset::Latest,
     };
     Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap().letters().unwrap().0
 }

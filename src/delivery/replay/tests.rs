@@ -74,7 +74,7 @@ fn rig(path: &Path, id: &str, processors: Vec<Arc<dyn Processor>>) -> Rig {
         bytes_max: Some(32 << 20),
         letters_bytes_max: None,
         shards: 1,
-        offset_reset: Default::default(),
+        offset_reset: crate::journal::OffsetReset::Latest,
     };
     let names = TopicNames::new(vec!["traces".to_owned()]);
     let (store, found) = Directory::open(&wish, names.all(), &[], Clock::system()).unwrap().letters().unwrap();

@@ -163,7 +163,7 @@ mod tests {
             bytes_max: Some(64 << 20),
             letters_bytes_max: None,
             shards: 1,
-            offset_reset: Default::default(),
+            offset_reset: crate::journal::OffsetReset::Latest,
         };
         let names = vec!["traces".to_owned(), "traces/forward".to_owned()];
         let directory = Directory::open(&wish, names.clone(), &["forward".to_owned()], Clock::new(|| UnixNanos(1))).unwrap();

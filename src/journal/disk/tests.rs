@@ -580,7 +580,7 @@ fn sharded(path: &Path, shards: u16) -> (Directory, Topic, Vec<Arc<DiskShard>>) 
         bytes_max: Some(64 << 20),
         letters_bytes_max: Some(0),
         shards,
-        offset_reset: Default::default(),
+        offset_reset: OffsetReset::Latest,
     };
     let directory = Directory::open(&wish, vec!["traces".to_owned()], &["otlp".to_owned()], Clock::system()).unwrap();
     let (id, room) = (TopicId(0), Arc::new(Notify::new()));
@@ -662,7 +662,7 @@ async fn a_second_owner_and_a_newer_format_are_refused() {
         bytes_max: None,
         letters_bytes_max: None,
         shards: 1,
-        offset_reset: Default::default(),
+        offset_reset: OffsetReset::Latest,
     };
     let again = Directory::open(&wish, Vec::new(), &[], Clock::system()).map(drop).unwrap_err().to_string();
     assert!(again.contains(&std::process::id().to_string()) && again.contains("--data-dir"), "{again}");
@@ -817,7 +817,7 @@ fn letters_of_a_newer_weir_are_left_as_they_are_and_an_older_directory_gets_its_
         bytes_max: Some(32 << 20),
         letters_bytes_max: None,
         shards: 1,
-        offset_reset: Default::default(),
+        offset_reset: OffsetReset::Latest,
     };
     let open = || Directory::open(&wish, Vec::new(), &[], Clock::system()).unwrap();
     drop(open());

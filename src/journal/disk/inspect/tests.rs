@@ -38,7 +38,7 @@ fn rig(path: &Path) -> Rig {
         bytes_max: Some(16 << 20),
         letters_bytes_max: None,
         shards: 1,
-        offset_reset: Default::default(),
+        offset_reset: crate::journal::OffsetReset::Latest,
     };
     let sources = ["otlp".to_owned(), "otlp/b".to_owned()];
     let directory = Directory::open(&wish, vec!["metrics/a b".to_owned()], &sources, Clock::system()).unwrap();
