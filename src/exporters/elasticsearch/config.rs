@@ -252,7 +252,8 @@ impl Own {
             let (key, name) = if key == "logs_index" && name.is_empty() { ("index", &self.index) } else { (key, name) };
             *place = pattern(name, at(key), found);
         }
-        warn_of_shards(&indices, node, found);
+        let lifecycle = lifecycle(&self.lifecycle, node, found);
+        warn_of_shards(&indices, lifecycle, node, found);
         let suffix = suffix(&self.logstash_format, at("logstash_format"), found);
         let mode = mode(&self.mapping.mode, &MODES, at("mapping::mode"), found);
         let allowed = allowed(&self.mapping.allowed_modes, at("mapping::allowed_modes"), found);
@@ -289,7 +290,7 @@ impl Own {
             include_source_on_error: self.include_source_on_error,
             server,
             setup_on_start: self.setup == "on_start",
-            lifecycle: lifecycle(&self.lifecycle, node, found),
+            lifecycle,
             discover: self.discover.on_start || !self.discover.interval.0.is_zero(),
             discover_interval: Some(self.discover.interval.0).filter(|interval| !interval.is_zero()),
             client,
@@ -541,12 +542,9 @@ pub(super) fn lifecycle(written: &LifecycleSettings, node: &Node, found: &mut Di
 const SERVICES: u64 = 50;
 
 /// Says how many shards come of an index a day.
-pub(super) fn warn_of_shards(indices: &[Option<Pattern>], node: &Node, found: &mut Diagnostics) {
+pub(super) fn warn_of_shards(indices: &[Option<Pattern>], lifecycle: Lifecycle, node: &Node, found: &mut Diagnostics) {
     let keys = ["traces_index", "metrics_index", "logs_index"];
-    let days = {
-        let lifecycle = Lifecycle::default();
-        u64::from(lifecycle.hot + lifecycle.warm + lifecycle.cold)
-    };
+    let days = u64::from(lifecycle.hot) + u64::from(lifecycle.warm) + u64::from(lifecycle.cold);
     let mut signals = 0;
     let mut first = None;
     for (key, pattern) in keys.iter().zip(indices) {
@@ -559,7 +557,7 @@ pub(super) fn warn_of_shards(indices: &[Option<Pattern>], node: &Node, found: &m
     // A primary and a replica.
     let shards = SERVICES * signals * days * 2;
     let message = format!(
-        "an index a service and day: {SERVICES} services are {} shards a day (with a replica each), {shards} after the {days} days that the default lifecycle keeps them; a node takes 1000",
+        "an index a service and day: {SERVICES} services are {} shards a day (with a replica each), {shards} after the {days} days that `lifecycle` keeps them; a node takes 1000",
         SERVICES * signals * 2
     );
     let help = "data streams (no index set) grow to 50 GB before they roll over; or a monthly pattern (%Y.%m), a shorter `lifecycle`, no replicas".to_owned();

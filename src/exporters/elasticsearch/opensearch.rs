@@ -164,7 +164,8 @@ impl Own {
             ("logs_index", &self.logs_index, &self.logs_index_time_format),
         ];
         let indices = names.map(|(key, name, format)| dated(name, format, at(key), found));
-        warn_of_shards(&indices, node, found);
+        let lifecycle = lifecycle(&self.lifecycle, node, found);
+        warn_of_shards(&indices, lifecycle, node, found);
         let fallbacks = [&self.traces_index_fallback, &self.metrics_index_fallback, &self.logs_index_fallback];
         let action = match self.bulk_action.as_str() {
             "create" | "" => "create",
@@ -215,7 +216,7 @@ impl Own {
             include_source_on_error: None,
             server: server(&self.server, at("server"), found),
             setup_on_start: self.setup == "on_start",
-            lifecycle: lifecycle(&self.lifecycle, node, found),
+            lifecycle,
             discover: false,
             discover_interval: None,
             client,

@@ -175,7 +175,9 @@ impl Attempt<'_> {
             413 => Sent::TooLarge(text),
             // A block of the whole cluster is a 429 as well.
             _ if standing::is_blocked(&said) => Sent::Waits(Wait::Blocked, text, None),
-            429 | 408 | 500..=599 => Sent::Waits(Wait::Passing, text, hint),
+            // Overload says nothing about the data, however often it is said.
+            429 | 503 => Sent::Waits(Wait::Busy, text, hint),
+            408 | 500..=599 => Sent::Waits(Wait::Passing, text, hint),
             status if settings.retry_statuses.contains(&status) => Sent::Waits(Wait::Passing, text, hint),
             300..=399 => Sent::Waits(Wait::Blocked, format!("{text}: it redirects, and weir does not follow"), None),
             405 | 407 => Sent::Waits(Wait::Blocked, text, None),

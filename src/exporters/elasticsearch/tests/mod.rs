@@ -179,11 +179,8 @@ async fn a_request_that_is_too_large_is_halved_and_smaller_ones_are_made_from_th
 async fn servers_that_fail_are_tried_again() {
     type Row = (fn() -> Does, RetryCause);
     let rows: [Row; 7] = [
-        (|| Does::status(503, &json!({"error": {"type": "x", "reason": "y"}, "status": 503})), RetryCause::Passing),
-        (
-            || Does::status(429, &json!({"error": {"type": "es_rejected_execution_exception", "reason": "y"}})),
-            RetryCause::Passing,
-        ),
+        (|| Does::status(503, &json!({"error": {"type": "x", "reason": "y"}, "status": 503})), RetryCause::Busy),
+        (|| Does::status(429, &json!({"error": {"type": "es_rejected_execution_exception", "reason": "y"}})), RetryCause::Busy),
         (|| Does::Raw(fake::answered(502, "<html>bad gateway</html>")), RetryCause::Passing),
         (|| Does::Raw(fake::answered(200, "<html>hello</html>")), RetryCause::Passing),
         (|| Does::Raw(fake::answered(200, "{\"items\":[]}")), RetryCause::Passing),
