@@ -62,6 +62,8 @@ pub trait Stateful: Send + Sync {
     fn replaying(&self, replaying: bool);
     /// What the state covers now.
     fn applied(&self) -> Applied;
+    /// From now on it covers this: the records do not change it any more, whether or not they are in it, and others do.
+    fn resume(&self, applied: &Applied);
     /// As [`super::Connector::flush`] (`last`: as its `finish`), without keeping ingest waiting for more than a page at a time. For a thread that
     /// may block. What it makes has no context: it tells of many records.
     fn flush(&self, _now: UnixNanos, _last: bool, _out: &mut Vec<Derived>) {}
@@ -94,6 +96,15 @@ impl Applied {
     /// The record at `position` is in.
     pub fn add(&mut self, reader: &Arc<str>, position: Position) {
         self.raise(reader, position.topic, position.shard, position.offset);
+    }
+
+    /// Without what `reader` is said to have had of shards that end before that (`None`: it does not read that one).
+    #[must_use]
+    pub fn up_to(&self, reader: &Arc<str>, end: impl Fn(TopicId, u16) -> Option<u64>) -> Self {
+        let is_there = |entry: &&AppliedTo| {
+            !is_same(&entry.reader, reader) || end(entry.topic, entry.shard).is_none_or(|end| entry.offset < end)
+        };
+        Self(self.0.iter().filter(is_there).cloned().collect())
     }
 
     fn find(&self, reader: &Arc<str>, topic: TopicId, shard: u16) -> Option<&AppliedTo> {

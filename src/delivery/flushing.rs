@@ -173,6 +173,7 @@ mod tests {
             let offset = self.0.lock().1;
             Applied::new([AppliedTo { reader: "traces".into(), topic: TopicId(0), shard: 0, offset }])
         }
+        fn resume(&self, _: &Applied) {}
         fn flush(&self, now: UnixNanos, _: bool, out: &mut Vec<Derived>) {
             for _ in 0..std::mem::take(&mut self.0.lock().0) {
                 let payload = vec![7; 9].into();

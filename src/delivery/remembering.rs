@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::saver::Saver;
 use crate::{
     component::{Applied, Stateful},
-    journal::{Marks, StateFile, TopicNames},
+    journal::{Cursor, Marks, StateFile, TopicNames},
     runtime::Shutdown,
     signal::ComponentId,
 };
@@ -68,18 +68,20 @@ impl Remembering {
     }
 
     /// A consumer that feeds it from the start on.
-    pub fn reader(&mut self, pipeline: Arc<str>, marks: Marks) {
+    pub fn reader(&mut self, pipeline: Arc<str>, cursor: &Cursor) {
+        let marks = cursor.marks();
+        let applied = self.state.applied();
+        let there = applied.up_to(&pipeline, |topic, shard| cursor.end_of(topic, shard));
+        if there != applied {
+            warn!(component = %self.id, pipeline = &*pipeline, "it remembers more than there is in the journal, which was begun anew: what comes counts");
+            self.state.resume(&there);
+        }
         if !self.is_told && marks.take().iter().any(|mark| mark.committed > 0) {
             self.is_told = true;
             let file = self.saver.file().path().display();
             warn!(component = %self.id, %file, "what it remembered is not there: its numbers begin anew, with a new start time");
         }
         self.saver.readers().add(pipeline, marks);
-    }
-
-    /// Those who feed it, to be changed while it runs.
-    pub fn readers(&self) -> Readers {
-        self.saver.readers().clone()
     }
 
     pub fn saver(&self) -> Arc<Saver> {

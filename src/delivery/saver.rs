@@ -53,7 +53,7 @@ impl Saver {
         Self { id, state, file, outbox, topics, readers: Readers::default(), flushed: Mutex::new(None) }
     }
 
-    pub(super) fn readers(&self) -> &Readers {
+    pub fn readers(&self) -> &Readers {
         &self.readers
     }
 
@@ -72,7 +72,10 @@ impl Saver {
                         self.restore_outbox(topic, number);
                     }
                     if let Err(reason) = self.state.restore(&snapshot) {
-                        warn!(component = %self.id, %reason, "what it remembered cannot be used: {anew}");
+                        let untold = if self.tells_once() { ", and what it had not told yet is not told" } else { "" };
+                        warn!(component = %self.id, %reason, "what it remembered cannot be used: {anew}{untold}");
+                        // What was counted and told is not told again under the new ones.
+                        self.state.resume(&snapshot.applied);
                     }
                 }
                 None => {
@@ -135,7 +138,7 @@ impl Saver {
     }
 
     /// Returns what the saved state covers. `None`: it could not be saved, and was said.
-    pub(super) fn save(&self) -> Option<Applied> {
+    pub fn save(&self) -> Option<Applied> {
         // Held until the places are said: who leaves meanwhile would leave with an older one.
         let readers = self.readers.lock();
         let mut flushed = self.flushed.lock();

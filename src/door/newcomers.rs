@@ -1,4 +1,4 @@
-//! Says once of each service that its first data came: from whom, over what, by which SDK. Of many at once the first ten in a minute are named, and
+//! Says once of each service that its first data came: from whom, over what, by which SDK. Of many at once the first in a minute are named, and
 //! the others counted.
 
 use std::{
@@ -22,7 +22,7 @@ use crate::{
 /// Services that are named in the log; those beyond are counted only.
 const SERVICES_MAX: usize = 1024;
 /// Named in a minute; the others are counted.
-const NAMED_MAX: u32 = 10;
+const NAMED_MAX: u32 = 30;
 const MINUTE: Duration = Duration::from_mins(1);
 /// Resources that were seen already, by the hash of their bytes. One that pushes out another costs a second look, nothing else.
 const SLOTS: usize = 1024;
@@ -165,13 +165,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn ten_a_minute_are_named_and_the_others_counted() {
+    async fn some_a_minute_are_named_and_the_others_counted() {
         let (mut pace, start) = (Pace::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert!((0..10).all(|_| pace.next(at(0)) == Say::Name));
+        assert!((0..NAMED_MAX).all(|_| pace.next(at(0)) == Say::Name));
         assert_eq!((pace.next(at(1)), pace.next(at(2)), pace.next(at(59))), (Say::Begin, Say::Nothing, Say::Nothing));
         assert_eq!(pace.over(at(59)), None);
         assert_eq!((pace.over(at(60)), pace.over(at(61))), (Some(3), None));
-        assert!((0..10).all(|_| pace.next(at(61)) == Say::Name) && pace.next(at(61)) == Say::Begin);
+        assert!((0..NAMED_MAX).all(|_| pace.next(at(61)) == Say::Name) && pace.next(at(61)) == Say::Begin);
     }
 }

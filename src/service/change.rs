@@ -31,8 +31,8 @@ use super::{
 use crate::{
     component::{BuiltConnector, Snapshot, Stateful, delivery},
     delivery::{
-        Carried, Chain, Consumer, Destination, Ends, Live, Policy, Readers, Remembering, Replay, Saver, SharedConnector, Stage,
-        connector, consumer_name, exporter,
+        Carried, Chain, Consumer, Destination, Ends, Live, Policy, Remembering, Replay, Saver, SharedConnector, Stage, connector,
+        consumer_name, exporter,
     },
     door::{self, Behind, Door},
     journal::{Cursor, OnOverflow, Place, Sources, StateFile, Topic, TopicId, Waker},
@@ -349,8 +349,10 @@ impl Running {
             let Some(mut reading) = self.consumers.remove(&key) else { continue };
             has_gone = true;
             self.around.health.forget(Some(&key.0), &key.1);
-            if let Some(readers) = self.readers(reading.role, &key.1) {
-                readers.remove(&key.0);
+            if let Some(keeper) = self.keeper(reading.role, &key.1) {
+                // Its place is what the state covers: that is all it had, once this is saved.
+                keeper.saver.save();
+                keeper.saver.readers().remove(&key.0);
             }
             let Some(Done { left, panicked, rest }) = reading.done.take() else { continue };
             if panicked {
@@ -377,12 +379,11 @@ impl Running {
         }
     }
 
-    fn readers(&self, role: Role, id: &ComponentId) -> Option<&Readers> {
-        let keeper = match role {
+    fn keeper(&self, role: Role, id: &ComponentId) -> Option<&Keeper> {
+        match role {
             Role::Exporter => self.exporters.get(id).and_then(|sending| sending.keeper.as_ref()),
             Role::Connector => self.connectors.get(id).and_then(|connecting| connecting.keeper.as_ref()),
-        };
-        keeper.map(|keeper| &keeper.readers)
+        }
     }
 
     // === what is new ===
@@ -461,8 +462,8 @@ impl Running {
             connecting.begin_flushes();
         }
         for (part, remembering) in begun {
-            let (stop, readers) = (Shutdown::new(), remembering.readers());
-            let keeper = Keeper { task: Owned::spawn(remembering.run(stop.clone())), stop, readers };
+            let (stop, saver) = (Shutdown::new(), remembering.saver());
+            let keeper = Keeper { task: Owned::spawn(remembering.run(stop.clone())), stop, saver };
             match &part {
                 Part::Exporter(id) => self.exporters.get_mut(id).map(|sending| sending.keeper = Some(keeper)),
                 Part::Connector(id) => self.connectors.get_mut(id).map(|connecting| connecting.keeper = Some(keeper)),
@@ -599,10 +600,10 @@ impl Running {
             let part =
                 if planned.role == Role::Exporter { Part::Exporter(key.1.clone()) } else { Part::Connector(key.1.clone()) };
             if let Some(remembering) = begun.get_mut(&part) {
-                remembering.reader(pipeline.clone(), cursor.marks());
-            } else if let Some(readers) = self.readers(planned.role, &key.1) {
-                readers.remove(&key.0);
-                readers.add(pipeline.clone(), cursor.marks());
+                remembering.reader(pipeline.clone(), &cursor);
+            } else if let Some(keeper) = self.keeper(planned.role, &key.1) {
+                keeper.saver.readers().remove(&key.0);
+                keeper.saver.readers().add(pipeline.clone(), cursor.marks());
             }
         }
         self.around.health.report(Some(&pipeline), &key.1, State::Ok);
@@ -674,12 +675,14 @@ fn topic_depth(plan: &Plan, name: &str) -> Option<usize> {
     }
 }
 
-/// Ends consumers: those whose place others take hand over what they have; those that go do so too on disk, and in memory deliver it.
+/// Ends consumers: those whose place others take hand over what they have; exporters' that go do so too on disk, and in memory deliver it.
 async fn end<'r>(ending: impl Iterator<Item = (&'r Key, &'r mut Reading)>, changes: &Changes, on_disk: bool, hurry: &Shutdown) {
     let since = Instant::now();
     let told = ending.map(|(key, reading)| {
         let goes = changes.stopped.contains(&consumer(key));
-        if goes && !on_disk { &reading.ends.drain } else { &reading.ends.release }.cancel();
+        // A connector has nobody to wait for: it takes what was for it.
+        let drains = goes && (!on_disk || reading.role == Role::Connector);
+        if drains { &reading.ends.drain } else { &reading.ends.release }.cancel();
         reading
     });
     // Told all at once, before any is waited for.

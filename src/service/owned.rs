@@ -1,12 +1,14 @@
 //! Tasks and what one needs to end them.
 
+use std::sync::Arc;
+
 use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
 };
 
 use crate::{
-    delivery::Readers,
+    delivery::Saver,
     runtime::{Shutdown, Task},
     signal::ComponentId,
 };
@@ -78,7 +80,7 @@ impl Server {
 pub(super) struct Keeper {
     pub(super) stop: Shutdown,
     pub(super) task: Owned<()>,
-    pub(super) readers: Readers,
+    pub(super) saver: Arc<Saver>,
 }
 
 impl Keeper {

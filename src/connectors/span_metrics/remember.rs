@@ -296,6 +296,10 @@ impl Stateful for Shared {
         self.state.lock().applied.clone()
     }
 
+    fn resume(&self, applied: &Applied) {
+        self.state.lock().applied.clone_from(applied);
+    }
+
     fn flush(&self, now: UnixNanos, last: bool, out: &mut Vec<Derived>) {
         self.flush(now, last, out);
     }

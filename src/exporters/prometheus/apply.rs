@@ -98,6 +98,10 @@ impl Applier {
         self.applied.lock().clone()
     }
 
+    pub(super) fn resume(&self, applied: &Applied) {
+        self.applied.lock().clone_from(applied);
+    }
+
     /// The settings that decide what series are called.
     fn shape(&self) -> Vec<(&'static str, String)> {
         let config = &self.config;

@@ -389,6 +389,10 @@ impl Stateful for MetricsPage {
     fn applied(&self) -> Applied {
         self.applier.applied()
     }
+
+    fn resume(&self, applied: &Applied) {
+        self.applier.resume(applied);
+    }
 }
 
 const HELP: &str = "weir: metrics for Prometheus are at /metrics\n";

@@ -187,7 +187,7 @@ impl Directory {
             Err(DirectoryError::Letters { path: path.join(LETTERS).join("FORMAT").display().to_string(), found })
         })?;
         let id = identity(&*disk, &path.join("id"), persistence.sync).map_err(at(&path.join("id")))?;
-        let names = Names::open(disk.clone(), &path, topics, sources, persistence.sync).map_err(at(&path))?;
+        let names = Names::open(disk.clone(), &path, topics, sources).map_err(at(&path))?;
         let bytes_max = match persistence.bytes_max {
             Some(bytes) => bytes,
             None => place::share(&path).map_err(at(&path))?,

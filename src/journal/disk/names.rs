@@ -1,7 +1,7 @@
 //! Names of topics and sources: numbers in a running configuration are its own, names outlive it.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,7 +21,6 @@ const FILE_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Names {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    sync: bool,
     lists: RwLock<Lists>,
 }
 
@@ -36,15 +35,26 @@ struct Lists {
     runtime: Vec<SourceId>,
 }
 
+/// Whether some shard (`topics/NAME/NUMBER`) has records.
+fn has_segments(topics: &Path) -> io::Result<bool> {
+    let within = |path: &Path| match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    for topic in within(topics)? {
+        for shard in within(&topic)? {
+            if within(&shard)?.iter().any(|file| file.extension().is_some_and(|extension| extension == "log")) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 impl Names {
     /// Reads the sources' names, one a line, and adds those that are new.
-    pub(super) fn open(
-        disk: Arc<dyn Disk>,
-        directory: &Path,
-        topics: Vec<String>,
-        sources: &[String],
-        sync: bool,
-    ) -> io::Result<Self> {
+    pub(super) fn open(disk: Arc<dyn Disk>, directory: &Path, topics: Vec<String>, sources: &[String]) -> io::Result<Self> {
         let path = directory.join("sources");
         let known = read_whole(&*disk, &path, FILE_BYTES_MAX)?.unwrap_or_default();
         let known = String::from_utf8(known)
@@ -58,8 +68,12 @@ impl Names {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {message}", path.display())));
             };
             lists.sources.extend(content.lines().map(str::to_owned));
+        } else if has_segments(&directory.join("topics"))? {
+            // Guessed by this configuration, it would go to the wrong backends without a word.
+            let message = "missing or empty: without the names of its sources the journal cannot be read; put a copy back, or move the directory away";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {message}", path.display())));
         }
-        let names = Self { disk, path, sync, lists: RwLock::new(lists) };
+        let names = Self { disk, path, lists: RwLock::new(lists) };
         names.learn(topics, sources)?;
         Ok(names)
     }
@@ -79,7 +93,8 @@ impl Names {
         }
         if known.len() > before {
             let content = known.join("\n");
-            replace(&*self.disk, &self.path, format!("{content}\n{SUM}{}\n", sum_of(&content)).as_bytes(), self.sync)?;
+            // Synced whatever the mode: a power cut that leaves it empty costs all records.
+            replace(&*self.disk, &self.path, format!("{content}\n{SUM}{}\n", sum_of(&content)).as_bytes(), true)?;
         }
         let mut runtime = vec![UNKNOWN; known.len()];
         for (number, at) in (0_u16..).zip(&stored) {

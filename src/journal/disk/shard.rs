@@ -606,7 +606,9 @@ impl Shard for DiskShard {
             let covered = inner.covered.lock().remove(&name).map(|covered| Saved { accepted: cursor.accepted, ..covered });
             inner.left.lock().insert(name.clone(), ring.end());
             let mut saved = covered.unwrap_or_else(|| Saved::of(&cursor));
-            saved.rests = saved.committed >= ring.end();
+            // It has all that was for it: what came since it was told to end is for others.
+            let has_all = saved.delivered + saved.dropped.iter().sum::<u64>() >= saved.accepted;
+            saved.rests = has_all || saved.committed >= ring.end();
             inner.saved.lock().insert(name, saved);
         }
         let room = ring.room();

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::{
     super::{
-        Accounts, AppendError, Cursor, DropReason, Lag, LagBound, NewRecord, OnOverflow, Record, Settled, Shard, SourceId,
-        Sources, Subscriber, Topic,
+        Accounts, AppendError, Change, Cursor, DropReason, Lag, LagBound, NewRecord, OnOverflow, Record, Settled, Shard,
+        SourceId, Sources, Subscriber, Topic,
     },
     files::SystemDisk,
     format::{HeaderError, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
@@ -444,6 +444,34 @@ async fn who_leaves_and_joins_again_goes_on_where_it_stood() {
 }
 
 #[tokio::test]
+async fn records_whose_sources_are_not_known_are_not_given_to_anybody() {
+    for content in [None, Some(&b""[..]), Some(b"nonsense")] {
+        let path = TempDir::new().unwrap();
+        let rig = rig(path.path(), 1 << 30);
+        drop(rig.topic.cursor(&subscriber("reader", &[0])));
+        rig.topic.append(0, record(0, 1, 1000)).await.unwrap();
+        rig.shard.close();
+        drop(rig);
+        let sources = path.path().join("sources");
+        fs::remove_file(&sources).unwrap();
+        if let Some(content) = content {
+            fs::write(&sources, content).unwrap();
+        }
+        let wish = Persistence {
+            directory: path.path().to_owned(),
+            sync: true,
+            bytes_max: None,
+            letters_bytes_max: None,
+            shards: 1,
+            offset_reset: OffsetReset::Latest,
+        };
+        let opened = Directory::open(&wish, vec!["traces".to_owned()], &["otlp/b".to_owned()], Clock::system());
+        let error = opened.err().unwrap().to_string();
+        assert!(error.contains("sources") && error.contains("cannot be read"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn who_is_new_begins_with_what_comes_or_with_the_oldest_that_is_there() {
     for (offset_reset, expected) in [(OffsetReset::Latest, vec![9]), (OffsetReset::Earliest, vec![1, 2, 3, 9])] {
         let path = TempDir::new().unwrap();
@@ -530,17 +558,21 @@ async fn who_had_everything_and_is_gone_holds_nothing_and_begins_at_the_end() {
     let path = TempDir::new().unwrap();
     {
         let rig = rig(path.path(), 64 << 20);
-        let (mut renamed, mut stopped) =
-            (rig.topic.cursor(&subscriber("renamed", &[0])), rig.topic.cursor(&subscriber("stopped", &[0])));
+        let [mut renamed, mut closed, mut stopped] =
+            ["renamed", "closed", "stopped"].map(|name| rig.topic.cursor(&subscriber(name, &[0])));
         rig.topic.append(0, record(0, 5, 100)).await.unwrap();
-        for cursor in [&mut renamed, &mut stopped] {
+        for cursor in [&mut renamed, &mut closed, &mut stopped] {
             for record in read(cursor) {
                 cursor.settle(record.position, &Settled::delivered(record.batch.items));
             }
         }
         // While it runs.
         renamed.leave();
+        let consumer = closed.seats().iter().map(|(_, consumer)| *consumer).sum();
+        rig.topic.switch(&[Change::Close { consumer }]);
         rig.topic.append(0, record(0, 7, 100)).await.unwrap();
+        // What came since it was told to end is for others.
+        closed.leave();
         for record in read(&mut stopped) {
             stopped.settle(record.position, &Settled::delivered(record.batch.items));
         }
@@ -563,7 +595,7 @@ async fn who_had_everything_and_is_gone_holds_nothing_and_begins_at_the_end() {
         rig.shard.close();
     }
     let rig = rig(path.path(), 64 << 20);
-    for (name, items) in [("renamed", 5), ("stopped", 12)] {
+    for (name, items) in [("renamed", 5), ("closed", 5), ("stopped", 12)] {
         let mut back = rig.topic.cursor(&subscriber(name, &[0]));
         assert_eq!(balance(&back.accounts()), (items, items, 0), "{name}");
         rig.topic.append(0, record(0, 2, 100)).await.unwrap();
