@@ -220,6 +220,42 @@ def weir(arguments, env=None, name="weir"):
     return Process(name, [WEIR, *arguments], env)
 
 
+# === weir without a file ===
+
+
+def endpoints(node, path=()):
+    """Every address of the embedded default, by its path."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "endpoint" and isinstance(value, str):
+                yield (*path, key), value
+            else:
+                yield from endpoints(value, (*path, key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from endpoints(value, (*path, str(number)))
+
+
+def moved():
+    """The embedded default on ephemeral ports: `--set` for each address, and the new port of each old one."""
+    shown = subprocess.run([WEIR, "print-config", "--format", "json"], capture_output=True, text=True, timeout=20)
+    config = json.loads(shown.stdout)
+    sets, ports = [], {}
+    for path, address in endpoints(config):
+        host, old = address.rsplit(":", 1)
+        ports[int(old)] = new = port()
+        sets += ["--set", f"{'::'.join(path)}={host}:{new}"]
+    ports[8888] = port()
+    reader = f"[{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {ports[8888]}}}}}}}}}]"
+    return [*sets, "--set", f"service::telemetry::metrics::readers={reader}"], ports
+
+
+def demo(*arguments):
+    """`weir demo` to its end; with what it says was accepted: [spans, log records, metric points]."""
+    done = subprocess.run([WEIR, "demo", *arguments], capture_output=True, text=True, timeout=120)
+    return done, [int(number) for number in re.findall(r"accepted: (\d+) spans, (\d+) log records, (\d+) metric points", done.stdout)[-1]]
+
+
 # === OTLP ===
 
 _SERVICES = {
