@@ -1,4 +1,9 @@
 //! Lets a connector tell each interval what it gathered, and appends that to its topics.
+//!
+//! In:   the clock, and what the connector holds.
+//! Out:  derived records.
+//! Full: it waits for room in the topic; the next flush begins when this one is in, and tells of all since.
+//! Lost: totals are told again by the next flush; deltas, where there is a disk, are told once over any crash (see [`Saver`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +22,7 @@ use crate::{
 };
 
 /// Before a state that could not be saved is tried again, because what was flushed waits for it.
-const SAVE_AGAIN: Duration = Duration::from_secs(1);
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
 impl SharedConnector {
     /// Flushes, and appends what that told. `last`: what is left untold is never told.

@@ -4,6 +4,9 @@
 //! beside the state; then the state is saved as it is after the flush, with the flush's number; then what was told is appended to its topic with
 //! that number; then the outbox is removed. A start that finds the number of the state in the outbox appends what the topic does not have of it.
 //! An outbox of another number was never said to be told: the state still holds all of it.
+//!
+//! Full: where the disk is, the flush waits, the state goes on counting in memory, and the journal keeps what it was made from.
+//! Lost: what was not told of a state that its component refuses (other settings) or that is damaged; said in the log.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! What was made last of each log that connectors read, so that after a crash they do not make it again.
 //!
 //! It is kept in memory as records are appended. A file beside the segments says it up to some offset; a start goes through the records from there on.
-//! The file is written when a segment was begun, so that they are few, and before any is let go, so that none is missing.
+//! The file is written when a segment was begun, so that they are few, and before any is let go, so that none is missing. One entry a reader, topic and
+//! shard: it does not grow with the records.
 
 use std::io;
 
