@@ -34,6 +34,6 @@ pub use dead_letters::DeadLetters;
 pub use exporter::Destination;
 pub use live::{Doing, Flights, Live, Rate, Replays, Standing};
 pub use policy::{Fill, Policy, RetryPolicy};
-pub use remembering::{IsPressed, Readers, Remembering};
+pub use remembering::{Pressure, Readers, Remembering};
 pub use replay::{Fate, Replay, Replayer, Takers};
 pub use saver::Saver;

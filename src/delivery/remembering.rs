@@ -22,18 +22,26 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(5);
 /// The least time between two, as a multiple of what the last one took.
 const SPACING: u32 = 20;
+/// The same where it is saved only so that the journal can write over what it is done with.
+const SPACING_OF_SEGMENTS: u32 = 100;
 /// How often is looked whether the journal fills up with what waits for a state to be saved.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Whether the journal takes so much room that states should be saved now, so that it can let records go.
-pub type IsPressed = Arc<dyn Fn() -> bool + Send + Sync>;
+/// What the journal waits for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pressure {
+    /// It takes so much room that it should let records go.
+    pub is_filling: bool,
+    /// Since the start. A segment that was let go is written over by the next, which costs the disk less than a new one.
+    pub segments_begun: u64,
+}
 
 /// One connector or exporter that remembers.
 pub struct Remembering {
     id: ComponentId,
     state: Arc<dyn Stateful>,
     saver: Arc<Saver>,
-    is_pressed: IsPressed,
+    pressure: Arc<dyn Fn() -> Pressure + Send + Sync>,
     /// Whether it changes without records, by flushing.
     flushes: bool,
     /// Whether a state was brought back, or said why not.
@@ -58,13 +66,13 @@ impl Remembering {
         state: Arc<dyn Stateful>,
         file: StateFile,
         topics: Arc<TopicNames>,
-        is_pressed: IsPressed,
+        pressure: Arc<dyn Fn() -> Pressure + Send + Sync>,
         flushes: bool,
     ) -> Self {
         state.replaying(true);
         let saver = Saver::new(id.clone(), state.clone(), file, topics);
         let is_told = saver.restore();
-        Self { id, state, saver: Arc::new(saver), is_pressed, flushes, is_told }
+        Self { id, state, saver: Arc::new(saver), pressure, flushes, is_told }
     }
 
     /// A consumer that feeds it from the start on.
@@ -106,25 +114,31 @@ impl Remembering {
         }
         // At once: after the next crash there is less to go through again.
         let mut saved: Option<Applied> = if self.saver.readers().have_caught_up() { self.saver.save() } else { None };
-        let (mut last, mut took) = (Instant::now(), Duration::ZERO);
+        let (mut last, mut took, mut begun) = (Instant::now(), Duration::ZERO, (self.pressure)().segments_begun);
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = sleep(LOOK) => {}
             }
-            let since = last.elapsed();
-            let due =
-                stop.is_cancelled() || since >= EVERY.max(took * SPACING) || (since >= took * SPACING && (self.is_pressed)());
-            if !due || (!self.flushes && saved.as_ref() == Some(&self.state.applied())) {
+            let (since, pressure) = (last.elapsed(), (self.pressure)());
+            let is_due = stop.is_cancelled() || is_due(since, took, pressure.is_filling, pressure.segments_begun != begun);
+            if !is_due || (!self.flushes && saved.as_ref() == Some(&self.state.applied())) {
                 continue;
             }
-            let begun = Instant::now();
+            let start = Instant::now();
             if let Some(applied) = self.saver.save() {
                 saved = Some(applied);
             }
-            (last, took) = (Instant::now(), begun.elapsed());
+            (last, took, begun) = (Instant::now(), start.elapsed(), pressure.segments_begun);
         }
     }
+}
+
+/// Whether to save again, so long after the last time, which took so long.
+fn is_due(since: Duration, took: Duration, is_filling: bool, is_segment_begun: bool) -> bool {
+    since >= EVERY.max(took * SPACING)
+        || is_filling && since >= took * SPACING
+        || is_segment_begun && since >= took * SPACING_OF_SEGMENTS
 }
 
 impl Readers {
@@ -145,5 +159,27 @@ impl Readers {
     fn have_caught_up(&self) -> bool {
         let readers = self.0.lock();
         readers.iter().all(|reader| reader.marks.take().iter().zip(&reader.ends).all(|(mark, end)| mark.committed >= *end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_saved_in_time_and_earlier_where_the_journal_waits_for_it() {
+        let due = |since, took, is_filling, is_begun| {
+            is_due(Duration::from_millis(since), Duration::from_millis(took), is_filling, is_begun)
+        };
+        assert!(!due(4_999, 1, false, false) && due(5_000, 1, false, false));
+        assert!(
+            !due(5_000, 300, false, false) && due(6_000, 300, false, false),
+            "not more than a twentieth of the time goes into it"
+        );
+        assert!(due(200, 10, true, false) && !due(199, 10, true, false));
+        assert!(
+            due(200, 2, false, true) && !due(199, 2, false, true),
+            "a state that is long to write is not written for each segment"
+        );
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::{
-    delivery::DeadLetters,
+    delivery::{DeadLetters, Pressure},
     journal::{Directory, DirectoryError, DiskShard, Lag, Orphan, Removing, Shard as _, StateFile},
     runtime::blocking,
     signal::ComponentId,
@@ -219,9 +219,9 @@ impl OpenJournal {
         self.directory.path()
     }
 
-    /// Whether states should be saved now, so that it can let records go.
-    pub fn is_pressed(&self) -> bool {
+    /// Why states should be saved before their time is up.
+    pub fn pressure(&self) -> Pressure {
         let (used, max) = self.directory.usage();
-        used > max / PRESSED
+        Pressure { is_filling: used > max / PRESSED, segments_begun: self.directory.segments_begun() }
     }
 }

@@ -550,8 +550,8 @@ impl Running {
         let Some(state) = state else { return };
         if let (Some(journal), Some(file)) = (&self.spine.journal, files.remove(part)) {
             let journal = journal.clone();
-            let is_pressed = Arc::new(move || journal.is_pressed());
-            let remembering = Remembering::begin(id.clone(), state, file, self.spine.names.clone(), is_pressed, flushes);
+            let pressure = Arc::new(move || journal.pressure());
+            let remembering = Remembering::begin(id.clone(), state, file, self.spine.names.clone(), pressure, flushes);
             begun.insert(part.clone(), remembering);
         } else if let Some(snapshot) = snapshots.remove(part)
             && let Err(reason) = blocking(|| state.restore(&snapshot))

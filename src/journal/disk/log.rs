@@ -36,6 +36,8 @@ use crate::{
 const CHUNK_BYTES: usize = 1 << 20;
 /// Read at least for a consumer, whatever it asks for: what it does not take is read again.
 const PIECE_BYTES_MIN: usize = 64 << 10;
+/// Consumed files that a shard keeps to write over: what is let go at once under load.
+const SPARES_MAX: usize = 4;
 
 /// How a shard's segments are written.
 #[derive(Debug, Clone, Copy)]
@@ -403,8 +405,10 @@ pub(super) struct Log {
     quota: Arc<Quota>,
     pub(super) segments: Arc<Segments>,
     active: Option<Arc<Segment>>,
-    /// A consumed file to be written over: its blocks and pages are there already.
-    spare: Option<PathBuf>,
+    /// Consumed files to be written over: their blocks and pages are there already, and a sync writes nothing but the data.
+    spares: Vec<PathBuf>,
+    /// The fewest that there were since the last were let go: so many were not needed.
+    spares_least: usize,
     /// Files that count and that nobody needs, but which could not be removed: tried again.
     left: Vec<(PathBuf, u64)>,
     next: u64,
@@ -501,7 +505,8 @@ impl Log {
             quota,
             segments: Arc::new(Segments(Mutex::new(segments))),
             active: None,
-            spare: None,
+            spares: Vec::new(),
+            spares_least: 0,
             left: Vec::new(),
             next,
             items,
@@ -642,12 +647,13 @@ impl Log {
         });
         self.segments.0.lock().push_back(segment.clone());
         self.active = Some(segment.clone());
+        self.quota.begin();
         Ok(segment)
     }
 
     fn new_file(&mut self, path: &Path, size: u64) -> Result<Arc<dyn DiskFile>, NewFile> {
         if size == self.options.segment_bytes
-            && let Some(spare) = self.spare.take()
+            && let Some(spare) = self.take_spare()
         {
             match self.disk.rename(&spare, path) {
                 Ok(()) => match self.disk.open(path) {
@@ -695,6 +701,9 @@ impl Log {
     pub(super) fn retire(&mut self, offset: u64) {
         self.tidy();
         let mut is_changed = false;
+        for _ in 1..self.spares_least {
+            self.drop_spare();
+        }
         loop {
             let first = {
                 let mut segments = self.segments.0.lock();
@@ -710,15 +719,11 @@ impl Log {
             is_changed = true;
             drop(self.disk.remove(&first.path.with_extension("extent")));
             let is_sound = !first.is_faulty.load(Ordering::Relaxed);
-            if is_sound && self.spare.is_none() && first.bytes == self.options.segment_bytes {
-                let spare = first.path.with_extension("spare");
-                if self.disk.rename(&first.path, &spare).is_ok() {
-                    self.spare = Some(spare);
-                    continue;
-                }
+            if !(is_sound && first.bytes == self.options.segment_bytes && self.set_aside(&first.path)) {
+                self.discard(first.path.clone(), first.bytes);
             }
-            self.discard(first.path.clone(), first.bytes);
         }
+        self.spares_least = self.spares.len();
         if is_changed && self.options.sync {
             // Otherwise a power cut brings them back, and with them a journal that is full of nothing.
             drop(self.disk.sync_directory(&self.directory));
@@ -742,11 +747,42 @@ impl Log {
         }
     }
 
-    /// Gives the spare file's room back.
-    pub(super) fn drop_spare(&mut self) {
-        if let Some(spare) = self.spare.take() {
-            self.discard(spare, self.options.segment_bytes);
+    /// Keeps a consumed file to be written over, where there is room for one more: the first, or one of few within a share of all room.
+    fn set_aside(&mut self, path: &Path) -> bool {
+        let bytes = self.options.segment_bytes;
+        let is_first = self.spares.is_empty();
+        if self.spares.len() >= SPARES_MAX || !(is_first || self.quota.spare(bytes)) {
+            return false;
         }
+        let spare = path.with_extension("spare");
+        if self.disk.rename(path, &spare).is_err() {
+            if !is_first {
+                self.quota.spare_no_more(bytes);
+            }
+            return false;
+        }
+        self.spares.push(spare);
+        true
+    }
+
+    fn take_spare(&mut self) -> Option<PathBuf> {
+        let spare = self.spares.pop()?;
+        if !self.spares.is_empty() {
+            self.quota.spare_no_more(self.options.segment_bytes);
+        }
+        self.spares_least = self.spares_least.min(self.spares.len());
+        Some(spare)
+    }
+
+    /// Gives a spare file's room back. `false`: there is none.
+    pub(super) fn drop_spare(&mut self) -> bool {
+        let spare = self.take_spare();
+        spare.map(|spare| self.discard(spare, self.options.segment_bytes)).is_some()
+    }
+
+    /// Gives the room of all spare files back.
+    pub(super) fn drop_spares(&mut self) {
+        while self.drop_spare() {}
     }
 }
 

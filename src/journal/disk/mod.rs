@@ -362,6 +362,11 @@ impl Directory {
         (self.quota.used(), self.quota.bytes_max())
     }
 
+    /// How many segments were begun since the start: with each, one before it may be let go once all are past it.
+    pub fn segments_begun(&self) -> u64 {
+        self.quota.begun()
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

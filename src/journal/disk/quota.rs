@@ -8,7 +8,14 @@ pub(super) struct Quota {
     /// With the dead letters, which have a room of their own beside it.
     whole: u64,
     used: AtomicU64,
+    /// Of that: consumed files that are kept to be written over, beyond one a shard.
+    spare: AtomicU64,
+    /// Segments begun since the start.
+    begun: AtomicU64,
 }
+
+/// Of the room, spare files may take one of so many parts.
+const SPARE_SHARE: u64 = 16;
 
 impl Quota {
     pub(super) fn new(bytes_max: u64) -> Self {
@@ -17,7 +24,7 @@ impl Quota {
 
     /// A part of all the room that the journal has.
     pub(super) fn within(bytes_max: u64, whole: u64) -> Self {
-        Self { bytes_max, whole, used: AtomicU64::new(0) }
+        Self { bytes_max, whole, used: AtomicU64::new(0), spare: AtomicU64::new(0), begun: AtomicU64::new(0) }
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -39,6 +46,29 @@ impl Quota {
                 "the journal's room for records is used up: {used} of {bytes_max} bytes, which are `journal::max_size` (--journal-max-size: {whole}) without the room for dead letters"
             )
         })
+    }
+
+    /// Whether one more file of so many bytes may be kept to be written over; the room that it takes stays taken.
+    pub(super) fn spare(&self, bytes: u64) -> bool {
+        let spare = self.spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spare| {
+            spare.checked_add(bytes).filter(|spare| *spare <= self.bytes_max / SPARE_SHARE)
+        });
+        spare.is_ok()
+    }
+
+    /// It is written over now, or removed.
+    pub(super) fn spare_no_more(&self, bytes: u64) {
+        self.spare.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Says that a segment was begun.
+    pub(super) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many segments were begun since the start.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Counts what is there already, whatever the bound says.

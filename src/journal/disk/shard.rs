@@ -750,7 +750,7 @@ impl Writer {
             }
             self.housekeep(&inner, closing);
             if closing && inner.queue.lock().waiting.is_empty() {
-                self.log.drop_spare();
+                self.log.drop_spares();
                 self.log.seal();
                 return;
             }
@@ -850,7 +850,7 @@ impl Writer {
             Err(error) => {
                 let reason = error.to_string();
                 if let WriteError::Full(_) = error {
-                    self.log.drop_spare();
+                    self.log.drop_spares();
                 }
                 inner.set_fault(Some(reason.clone()));
                 for waiting in group.drain(..) {

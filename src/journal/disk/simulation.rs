@@ -829,7 +829,7 @@ impl Run {
             600..700 => self.commit(true),
             700..800 => self.read(),
             800..830 => self.log().seal(),
-            830..840 => self.log().drop_spare(),
+            830..840 => self.log().drop_spares(),
             840..890 => {
                 let disk = self.disk.clone();
                 disk.calm(|| self.append());
@@ -867,7 +867,7 @@ impl Run {
             self.log().seal();
             self.retired = next;
             self.log().retire(next);
-            self.log().drop_spare();
+            self.log().drop_spares();
             assert_eq!((self.quota.used(), self.disk.segment_bytes()), (0, 0), "something is left");
             self.stop();
             self.start();
@@ -991,7 +991,7 @@ fn what_was_let_go_does_not_come_back_with_a_power_cut() {
     }
     log.seal();
     log.retire(log.next());
-    log.drop_spare();
+    log.drop_spares();
     assert_eq!((quota.used(), disk.segment_bytes()), (0, 0));
     disk.0.lock().power_cut();
     assert!(disk.segment_bytes() <= 4096, "the spare file at most");

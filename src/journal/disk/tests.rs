@@ -125,6 +125,49 @@ fn a_full_quota_refuses_and_takes_again_when_there_is_room() {
     assert_eq!(log.next(), taken + 1);
 }
 
+#[test]
+fn consumed_files_are_kept_for_what_comes_and_no_more_than_that() {
+    let directory = TempDir::new().unwrap();
+    let quota = Arc::new(Quota::new(64 * SMALL));
+    let (mut log, _) =
+        Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota.clone(), 0, Nonces::from(1)).unwrap();
+    let spares = || {
+        let entries = fs::read_dir(directory.path()).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "spare")).count()
+    };
+    let segments = |log: &Log| log.segments.all().len();
+    while segments(&log) < 9 {
+        fill(&mut log, 1);
+    }
+    let used = quota.used();
+    log.retire(log.next());
+    assert_eq!((segments(&log), spares()), (1, 4));
+    assert_eq!(quota.used(), used - 4 * SMALL, "the others are removed");
+    let used = quota.used();
+    while segments(&log) < 4 {
+        fill(&mut log, 1);
+    }
+    assert_eq!((spares(), quota.used()), (1, used), "three segments were begun, and no file");
+    // In each round from now on one is begun.
+    for _ in 0..3 {
+        log.retire(log.next());
+        while segments(&log) < 2 {
+            fill(&mut log, 1);
+        }
+    }
+    assert_eq!(spares(), 1);
+    log.drop_spares();
+    assert_eq!((spares(), quota.used()), (0, 2 * SMALL));
+    // Another shard has its share of the same room: the first is always kept.
+    assert!((0..4).all(|_| quota.spare(SMALL)) && !quota.spare(SMALL));
+    log.retire(log.next());
+    while segments(&log) < 4 {
+        fill(&mut log, 1);
+    }
+    log.retire(log.next());
+    assert_eq!(spares(), 1);
+}
+
 proptest! {
     #[test]
     fn any_damage_costs_what_it_touched_and_nothing_else(
