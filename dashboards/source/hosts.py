@@ -71,7 +71,7 @@ def dashboard():
     only = link("Only ${__data.fields.Host}", "/d/weir-hosts?var-host=${__data.fields.Host}&${prometheus_datasource:queryparam}&${__url_time_range}")
     d.add(
         24,
-        7,
+        6,
         table(
             "Hosts",
             "Every machine that reports, as it is now. A click on a name shows only that one.",
@@ -170,7 +170,7 @@ def dashboard():
     free = series("system_filesystem_usage_bytes", WRITABLE, FREE)
     d.add(
         24,
-        8,
+        6,
         table(
             "File systems",
             "Each file system that is written to: how full it is, and at the pace of the last six hours how long the rest lasts (up to a year).",

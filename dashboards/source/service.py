@@ -95,7 +95,7 @@ def dashboard():
     values = {"Value #A": "Calls", "Value #B": "Errors", "Value #C": "Failed calls", "Value #D": "p50", "Value #E": "p95", "Value #F": "p99"}
     d.add(
         24,
-        9,
+        8,
         table(
             "Operations",
             "Every operation over the time that is shown.",
@@ -138,7 +138,7 @@ def dashboard():
     d.row("Where it runs")
     d.add(
         24,
-        6,
+        5,
         table(
             "Processes",
             "What reports metrics under the name of this service: instances, versions and hosts, from target_info.",

@@ -39,21 +39,21 @@ def dashboard():
     d.add(
         4,
         4,
-        stat("Calls", "Calls that services answered, each second: spans of kind SERVER and CONSUMER.", query(rate("", *ALL), "calls"), "reqps"),
-        stat("Errors", "The share of these calls that ended in an error.", query(error_share("", *ALL), "errors"), "percentunit", ERRORS),
-        stat("Slow calls", "One call in twenty takes longer than this (p95 over all services).", query(quantile(0.95, "", *ALL), "p95"), "s", SECONDS),
-        stat(
-            "Services",
-            "Services that answered at least one call. Fewer than usual: one is down, or does not reach weir (the alert WeirServiceVanished names it).",
-            query(f"count(sum by ({EACH}) ({rate(EACH, *ALL)}) > 0)", "services"),
-            "none",
-        ),
         stat(
             "Failing services",
             "Services of which more than 5 % of the calls ended in an error.",
             query(f"count({error_share(EACH, *ALL)} > 0.05) or vector(0)", "services"),
             "none",
             steps("green", (1, "red")),
+        ),
+        stat("Errors", "The share of the calls that services answered that ended in an error.", query(error_share("", *ALL), "errors"), "percentunit", ERRORS),
+        stat("Slow calls", "One call in twenty takes longer than this (p95 over all services).", query(quantile(0.95, "", *ALL), "p95"), "s", SECONDS),
+        stat("Calls", "Calls that services answered, each second: spans of kind SERVER and CONSUMER.", query(rate("", *ALL), "calls"), "reqps"),
+        stat(
+            "Services",
+            "Services that answered at least one call. Fewer than usual: one is down, or does not reach weir (the alert WeirServiceVanished names it).",
+            query(f"count(sum by ({EACH}) ({rate(EACH, *ALL)}) > 0)", "services"),
+            "none",
         ),
         stat(
             "Oldest undelivered",

@@ -242,10 +242,12 @@ def dashboard():
         8,
         timeseries(
             "Dead letters",
-            "Items that backends refused for good, by consumer. Look with `weir journal letters`, send again with `weir journal replay`.",
-            query(f"sum by (component, pipeline) ({gauge('weir_dead_letters_items')})", NAMES),
+            "Items that backends refused for good and that are kept. Look with `weir journal letters`, send again with `weir journal replay`. Whose they are: rejected, above.",
+            [
+                query(gauge("weir_dead_letters_items"), "items {{instance}}", ref="A"),
+                query(gauge("weir_dead_letters_waiting"), "about to be replayed {{instance}}", ref="B"),
+            ],
             "none",
-            empty="no dead letters",
         ),
         timeseries(
             "Dead letters lost",
