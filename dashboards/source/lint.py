@@ -43,15 +43,15 @@ def _variables(model):
     return model["templating"]["list"]
 
 
-def _strings(node):
+def strings(node):
     if isinstance(node, str):
         yield node
     elif isinstance(node, dict):
         for value in node.values():
-            yield from _strings(value)
+            yield from strings(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _strings(value)
+            yield from strings(value)
 
 
 def _links(node):
@@ -167,7 +167,7 @@ def dashboard_identity(model):
 def variables_defined(model):
     names = {variable["name"] for variable in _variables(model)} | INTERVALS
     rest = {**model, "templating": {}}
-    for text in _strings([rest, [variable.get("query") for variable in _variables(model)]]):
+    for text in strings([rest, [variable.get("query") for variable in _variables(model)]]):
         for match in VARIABLE.finditer(text):
             name = match.group(1) or match.group(3)
             # A capital letter is another query of the panel.
@@ -176,7 +176,7 @@ def variables_defined(model):
 
 
 def variables_used(model):
-    texts = "\n".join(_strings([model["panels"], model["annotations"], [variable.get("query") for variable in _variables(model)]]))
+    texts = "\n".join(strings([model["panels"], model["annotations"], [variable.get("query") for variable in _variables(model)]]))
     used = {match.group(1) or match.group(3) for match in VARIABLE.finditer(texts)}
     for variable in _variables(model):
         if variable["name"] not in used:
