@@ -103,10 +103,9 @@ class Panel:
         mapped = _mapped(f"{value:g}" if value is not None else "", self.defaults["mappings"])
         return mapped[0] if mapped else self.written(value, self.unit, self.decimals)
 
-    @staticmethod
-    def written(value, unit, decimals=None):
+    def written(self, value, unit, decimals=None):
         if unit == "dateTimeFromNow" and value is not None:
-            return f"{written(time.time() - value / 1000, 's', 0)} ago"
+            return f"{written(self.reader.end - value / 1000, 's', 0)} ago"
         return written(value, unit, decimals)
 
     def empty(self):
@@ -208,7 +207,7 @@ class Panel:
         lines = [step for step in self.defaults["thresholds"]["steps"][1:] if drawn and (step["value"] <= high * 2.5 or high * 8 > step["value"])]
         high = max([high, *(step["value"] * 1.08 for step in lines)]) or 1
         high = min(high, self.defaults.get("max", high))
-        ticks = [tick for tick in _ticks(low, high, 1024 if self.unit in ("bytes", "Bps") else 1000) if tick <= self.defaults.get("max", tick)]
+        ticks = [tick for tick in _ticks(low, high, _whole(self.unit, high - low)) if tick <= self.defaults.get("max", tick)]
         low, high = min(low, ticks[0]), max(high, ticks[-1])
         texts = [self.text(tick) for tick in ticks]
         legend = 20
@@ -369,11 +368,17 @@ class Panel:
         self.canvas.text(x + (width - 12 if anchor == "end" else 2), y + 16, text, 12, fill, anchor)
 
 
-def _ticks(low, high, base):
-    """About five round numbers; of bytes, round in KiB or MiB."""
+def _whole(unit, span):
+    """What is one of something: a KiB, a MiB, a minute, an hour; else 1."""
+    if unit in ("bytes", "Bps"):
+        return 1024 ** max(0, math.floor(math.log(span or 1, 1024)))
+    return 3600 if unit == "s" and span > 7200 else 60 if unit == "s" and span > 120 else 1
+
+
+def _ticks(low, high, whole):
+    """About five round numbers of what is whole."""
     span = (high - low) or 1
-    unit = base ** max(0, math.floor(math.log(span, base))) if base == 1024 else 1
-    size = unit * 10 ** math.floor(math.log10(span / unit))
+    size = whole * 10 ** math.floor(math.log10(span / whole))
     step = next(one for one in (size * f for f in (0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5, 10)) if span / one <= 5)
     first = math.floor(low / step)
     return [round(n * step, 12) for n in range(first, math.ceil(high / step) + 1)]

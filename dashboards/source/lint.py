@@ -20,6 +20,8 @@ FIXED_RANGES = {
     "6h": "the alert WeirHostDiskFillsUp looks at six hours",
     "$period": "a budget is counted over its own period",
 }
+# What an override may set, of all that Grafana has: its types leave the names open.
+SETTINGS = {"unit", "decimals", "min", "max", "thresholds", "mappings", "links", "color", "custom.cellOptions", "custom.width", "custom.minWidth"}
 # The only functions that make sense of a counter.
 COUNTED = r"(?:rate|increase)"
 COUNTERS = re.compile(r"(?<![\w:$}])((?:\$\{family\}|[a-z_])\w*_total|weir_(?:consumer_(?:accepted|delivered|dropped)_items|receiver_\w+)|otelcol_(?:receiver|exporter|scraper)_\w+)\b")
@@ -238,6 +240,20 @@ def ref_ids(model):
             yield panel["title"], f"two of its queries have one name: {refs}"
 
 
+def panel_names(model):
+    for title, times in Counter(panel["title"] for panel in panels(model)).items():
+        if times > 1:
+            yield title, "two panels have this title: a person who is told of one looks at the other"
+
+
+def override_settings(model):
+    for panel in panels(model):
+        for each in panel["fieldConfig"]["overrides"]:
+            for one in each["properties"]:
+                if one["id"] not in SETTINGS:
+                    yield panel["title"], f"no field has a setting {one['id']}"
+
+
 def quantile_of_rate(model):
     for where, _, expr in _expressions(model):
         for inner in re.findall(r"histogram_quantile\([\d.]+, (.{0,90})", expr):
@@ -282,6 +298,8 @@ RULES = {
     "panel-no-value": panel_no_value,
     "override-matches": override_matches,
     "ref-ids": ref_ids,
+    "panel-names": panel_names,
+    "override-settings": override_settings,
     "quantile-of-rate": quantile_of_rate,
     "ratio-guarded": ratio_guarded,
     "links-keep-time": links_keep_time,

@@ -104,7 +104,7 @@ def dashboard():
     }
     d.add(
         24,
-        9,
+        7,
         table(
             "Exporters and connectors",
             "Every consumer of a pipeline: how far behind it is and whether its destination fails. `weir plan --live` tells the error in the backend's own words.",

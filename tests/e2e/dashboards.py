@@ -53,6 +53,8 @@ FAULTS = {
     "panel-no-value": lambda m: _first(m, "stat")["fieldConfig"]["defaults"].pop("noValue"),
     "override-matches": lambda m: _put(_first(m, "table")["fieldConfig"]["overrides"][0]["matcher"], "options", "Servcie"),
     "ref-ids": lambda m: _first(m, "stat")["targets"].append(_first(m, "stat")["targets"][0]),
+    "panel-names": lambda m: _put(_first(m, "stat"), "title", _first(m, "heatmap")["title"]),
+    "override-settings": lambda m: _put(_first(m, "table")["fieldConfig"]["overrides"][0]["properties"][0], "id", "custom.celloptions"),
     "quantile-of-rate": lambda m: _put(_expr(m), "expr", "histogram_quantile(0.95, rate(${latency}[$__rate_interval]))"),
     "ratio-guarded": lambda m: _put(_expr(m), "expr", "sum(up) / sum(up)"),
     "links-keep-time": lambda m: _put(m["links"][0], "url", "/d/weir-service"),
