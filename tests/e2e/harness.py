@@ -20,6 +20,7 @@ from concurrent import futures
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+DEPLOY = HERE.parent.parent / "deploy"
 WEIR = os.environ.get("WEIR", str(HERE.parent.parent / "target/release/weir"))
 CACHE = Path(os.environ.get("CACHE", os.path.expanduser("~/.cache/weir-e2e")))
 WORK = Path(os.environ.get("WORK", "/tmp"))
@@ -254,6 +255,14 @@ def demo(*arguments):
     """`weir demo` to its end; with what it says was accepted: [spans, log records, metric points]."""
     done = subprocess.run([WEIR, "demo", *arguments], capture_output=True, text=True, timeout=120)
     return done, [int(number) for number in re.findall(r"accepted: (\d+) spans, (\d+) log records, (\d+) metric points", done.stdout)[-1]]
+
+
+def deployed(name, ports):
+    """The text of a file in `deploy/`, whose hosts are the services of docker-compose.yml; `ports` is {"host:port": loopback port}."""
+    text = (DEPLOY / name).read_text()
+    for address, number in ports.items():
+        text = text.replace(address, f"127.0.0.1:{number}")
+    return text
 
 
 # === OTLP ===

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Builds the peers that weir is compared with, from Go modules, into a folder of your choice:
+# Builds the peers that weir is compared with or sends to, from Go modules, into a folder of your choice:
 #   otelcol      an OpenTelemetry Collector with the components that the checks use
 #   telemetrygen the Collector project's own load client
-#   usage: peers.sh DIR [otelcol] [telemetrygen]      (both without names)
-# What is there already is left alone. Needs Go, any since 1.16. Cold, on two cores: 2 and 1/2 minutes.
+#   jaeger       Jaeger v2, the last whose modules can all be had; without its web pages, which are no part of the module
+#   usage: peers.sh DIR [otelcol] [telemetrygen] [jaeger]      (all without names)
+# What is there already is left alone. Needs Go, any since 1.16. Cold, on two cores: 2, 1/2 and 3 minutes.
 set -euo pipefail
 dir=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
-[[ $# -gt 0 ]] || set -- otelcol telemetrygen
+[[ $# -gt 0 ]] || set -- otelcol telemetrygen jaeger
 V=v0.155.0
 contrib=github.com/open-telemetry/opentelemetry-collector-contrib
 core=go.opentelemetry.io/collector
@@ -48,4 +49,13 @@ section() { # name modules...
   printf '  - gomod: %s '"$V"'\n' "$@"
 }
 telemetrygen() { GOBIN=$dir go install $contrib/cmd/telemetrygen@v0.161.0; }
+jaeger() {
+  local main=github.com/jaegertracing/jaeger/cmd/jaeger
+  mkdir "$work/jaeger"
+  cd "$work/jaeger"
+  # Its module replaces others, which `go install` refuses; as a part of a module of ours it is built.
+  go mod init peers
+  go get -tool $main@v1.62.0
+  go build -trimpath -ldflags='-s -w' -o "$dir/jaeger" $main
+}
 for peer in "$@"; do [[ -x $dir/$peer ]] || ($peer); done
