@@ -36,9 +36,9 @@ def firing():
     }
     time = "${prometheus_datasource:queryparam}&${__url_time_range}"
     links = [
-        link("The service", f"/d/weir-service?var-service=${{__data.fields.Service}}&{time}"),
-        link("Its objectives", f"/d/weir-slo?var-service=${{__data.fields.Service}}&{time}"),
-        link("The host", f"/d/weir-hosts?var-host=${{__data.fields.Host}}&{time}"),
+        link("The service", f"/d/weir-service?var-service=${{__data.fields.Service:percentencode}}&{time}"),
+        link("Its objectives", f"/d/weir-slo?var-service=${{__data.fields.Service:percentencode}}&{time}"),
+        link("The host", f"/d/weir-hosts?var-host=${{__data.fields.Host:percentencode}}&{time}"),
         link("weir itself", f"/d/weir-self?{time}"),
     ]
     return table(

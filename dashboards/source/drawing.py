@@ -108,8 +108,8 @@ class Panel:
             return f"{written(self.reader.end - value / 1000, 's', 0)} ago"
         return written(value, unit, decimals)
 
-    def empty(self):
-        self.canvas.text(self.x + self.w / 2, self.y + self.h / 2 + 8, self.defaults["noValue"], 14, FAINT, "middle")
+    def empty(self, why=None):
+        self.canvas.text(self.x + self.w / 2, self.y + self.h / 2 + 8, why or self.defaults["noValue"], 14, FAINT, "middle")
 
     def answers(self):
         """(name, labels, [(time, value)]) of each series of all queries."""
@@ -122,7 +122,10 @@ class Panel:
         self.canvas.rect(self.x, self.y, self.w, self.h, PANEL, BORDER, 3)
         title = self.reader.fill(self.panel["title"])
         self.canvas.text(self.x + 10, self.y + 20, _cut(title, 13, self.w - 20), 13, TEXT, weight=500)
-        getattr(self, self.panel["type"])()
+        if all(target["datasource"]["type"] == "prometheus" for target in self.panel["targets"]):
+            getattr(self, self.panel["type"])()
+        else:
+            self.empty("not from Prometheus")
 
     # === kinds of panels ===
 
@@ -292,9 +295,7 @@ class Panel:
 
     def table(self):
         """Rows of the same labels side by side, as the transformations `merge` and `organize` put them."""
-        organize = next((t["options"] for t in self.panel["transformations"] if t["id"] == "organize"), None)
-        if organize is None:
-            return self.empty()
+        organize = next(step["options"] for step in self.panel["transformations"] if step["id"] == "organize")
         rows, many = {}, len(self.panel["targets"]) > 1
         for target in self.panel["targets"]:
             for row in self.reader.run(target):

@@ -68,7 +68,7 @@ def dashboard():
         "Value #G": "Sent",
         "Value #H": "Up for",
     }
-    only = link("Only ${__data.fields.Host}", "/d/weir-hosts?var-host=${__data.fields.Host}&${prometheus_datasource:queryparam}&${__url_time_range}")
+    only = link("Only ${__data.fields.Host}", "/d/weir-hosts?var-host=${__data.fields.Host:percentencode}&${prometheus_datasource:queryparam}&${__url_time_range}")
     d.add(
         24,
         6,

@@ -113,7 +113,7 @@ def dashboard():
         ),
     )
     colours = [override(name, ("color", {"mode": "fixed", "fixedColor": colour})) for name, _, _, colour in LEVELS]
-    to_service = link("Look at ${__series.name}", "/d/weir-service?var-service=${__series.name}&${__url_time_range}")
+    to_service = link("Look at ${__series.name}", "/d/weir-service?var-service=${__series.name:percentencode}&${__url_time_range}")
     d.add(
         12,
         9,

@@ -30,7 +30,7 @@ def _table(title, description, slo, budget):
     values = {"Value #A": "Budget left", "Value #B": "5 min", "Value #C": "1 h", "Value #D": "6 h", "Value #E": "1 d", "Value #F": "3 d"}
     windows = ["5m", "1h", "6h", "1d", "3d"]
     to_service = link(
-        "Look at ${__data.fields.Service}", "/d/weir-service?var-service=${__data.fields.Service}&${prometheus_datasource:queryparam}&${__url_time_range}"
+        "Look at ${__data.fields.Service}", "/d/weir-service?var-service=${__data.fields.Service:percentencode}&${prometheus_datasource:queryparam}&${__url_time_range}"
     )
     burns = [override(name, ("thresholds", BURN), ("decimals", 2), ("custom.cellOptions", {"type": "color-text"})) for name in list(values.values())[1:]]
     return table(

@@ -112,7 +112,7 @@ def dashboard():
             order=["span_name", *values],
             sort="Failed calls",
             overrides=[
-                override("Operation", ("custom.minWidth", 240), ("links", [link("Only this operation", "/d/weir-service?var-operation=${__data.fields.Operation}&${service:queryparam}&${namespace:queryparam}&${prometheus_datasource:queryparam}&${family:queryparam}&${__url_time_range}")])),
+                override("Operation", ("custom.minWidth", 240), ("links", [link("Only this operation", "/d/weir-service?var-operation=${__data.fields.Operation:percentencode}&${service:queryparam}&${namespace:queryparam}&${prometheus_datasource:queryparam}&${family:queryparam}&${__url_time_range}")])),
                 override("Calls", ("unit", "reqps")),
                 override("Failed calls", ("unit", "none"), ("decimals", 0)),
                 coloured("Errors", "percentunit", ERRORS),

@@ -14,11 +14,11 @@ SECONDS = steps("green", (0.5, "orange"), (1, "red"))
 
 TO_SERVICE = link(
     "Look at ${__data.fields.Service}",
-    "/d/weir-service?var-service=${__data.fields.Service}&${prometheus_datasource:queryparam}&${family:queryparam}&${latency:queryparam}&${__url_time_range}",
+    "/d/weir-service?var-service=${__data.fields.Service:percentencode}&${prometheus_datasource:queryparam}&${family:queryparam}&${latency:queryparam}&${__url_time_range}",
 )
 TO_SERVICE_OF_LINE = link(
-    "Look at ${__field.labels.service_name}${__field.labels.service}",
-    "/d/weir-service?var-service=${__field.labels.service_name}${__field.labels.service}&${prometheus_datasource:queryparam}&${family:queryparam}&${latency:queryparam}&${__url_time_range}",
+    "Look at ${__series.name}",
+    "/d/weir-service?var-service=${__series.name:percentencode}&${prometheus_datasource:queryparam}&${family:queryparam}&${latency:queryparam}&${__url_time_range}",
 )
 SERVICE_FIELDS = {"service_name": "Service", "service": "Service", "service_namespace": "Namespace"}
 
@@ -52,7 +52,7 @@ def dashboard():
         stat(
             "Services",
             "Services that answered at least one call. Fewer than usual: one is down, or does not reach weir (the alert WeirServiceVanished names it).",
-            query(f"count(sum by ({EACH}) ({rate(EACH, *ALL)}) > 0)", "services"),
+            query(f"count({rate(EACH, *ALL)} > 0) or vector(0)", "services"),
             "none",
         ),
         stat(

@@ -53,7 +53,8 @@ def dashboard():
         stat(
             "Takes data",
             "Whether every weir answers Prometheus and its journal takes data. `no`: senders are refused and data is being lost now.",
-            query(f'min(up{{job=~"weir|weir-own"}}) * (1 - max({gauge("weir_journal_refusing")}))', "takes data"),
+            # A weir that is down says nothing of its journal.
+            query(f'min(up{{job=~"weir|weir-own"}}) * (1 - (max({gauge("weir_journal_refusing")}) or vector(0)))', "takes data"),
             "none",
             steps("red", (1, "green")),
             sparkline=False,

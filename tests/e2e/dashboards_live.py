@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from xml.etree import ElementTree
 
 from harness import HERE, WEIR, WORK, Process, get, main, moved, port, promise, until, weir
 
@@ -15,6 +16,7 @@ DASHBOARDS = HERE.parent.parent / "dashboards"
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(DASHBOARDS))
 
+from source.drawing import draw  # noqa: E402
 from source.reader import Prometheus, Reader, Unanswered, panels  # noqa: E402
 
 # (dashboard, panel, query): why the demo lacks it. What stands here and has data is a fault, too.
@@ -190,6 +192,35 @@ def exemplars(world, models):
     promise("heat maps have exemplars that name traces", asked and all(labels and all(re.fullmatch("[0-9a-f]{32}", one.get("trace_id", "")) for one in labels) for labels in found.values()), counts)
 
 
+def drawn(world, models):
+    """What `dashboards/preview` makes: every panel in its place, those of collapsed rows left out."""
+    missing, broken = [], []
+    for model in models:
+        reader = world.reader(model)
+        try:
+            texts = [one.text for one in ElementTree.fromstring(draw(reader)).iter("{http://www.w3.org/2000/svg}text")]
+            missing += [(model["uid"], panel["title"]) for panel in model["panels"] if panel["type"] != "row" and not any(reader.fill(panel["title"]).startswith(text.rstrip("…")) for text in texts if text)]
+        except Exception as error:
+            broken.append((model["uid"], repr(error)))
+    promise("each dashboard can be drawn", not broken, broken)
+    promise("every panel is in the drawing", not missing, missing)
+
+
+def down(world, models):
+    """What a person sees first when weir is gone."""
+    panel = next(panel for model in models if model["uid"] == "weir-self" for panel in panels(model) if panel["title"] == "Takes data")
+    model = next(model for model in models if model["uid"] == "weir-self")
+
+    def says():
+        reader = world.reader(model)
+        rows = reader.run(panel["targets"][0])
+        return float(rows[0]["values"][-1][1]) if rows else None
+
+    promise("weir takes data, says the dashboard", until(lambda: says() == 1, 30, 0.5), says())
+    world.weir.stop()
+    promise("without weir it says that nobody does", until(lambda: says() == 0, 30, 0.5), says())
+
+
 def native(models):
     """The same dashboards where durations are native histograms, which have a name of their own and no buckets."""
     exponential = ["--set", "connectors::span_metrics::histogram={exponential: {max_size: 160}}"]
@@ -229,6 +260,8 @@ def check():
                 except Unanswered as said:
                     refused.append((model["uid"], one["name"], str(said)))
     promise(f"Prometheus runs the {len(marks)} queries of marks", marks and not refused, refused)
+    drawn(world, models)
+    down(world, models)
 
 
 main(check)
