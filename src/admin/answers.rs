@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Admin, VERSION, removal, report, standing, stream};
 use crate::{
-    runtime::Shutdown,
+    runtime::{Drain, Shutdown},
     tap::{Ask, OpenError},
     transport::server::{Body, Error, HttpService},
 };
@@ -41,11 +41,11 @@ impl Answers {
         let path = request.uri().path().to_owned();
         let wanted = match path.as_str() {
             "/v1" | "/v1/live" => Method::GET,
-            "/v1/tap" | "/v1/standing" | "/v1/remove" => Method::POST,
+            "/v1/tap" | "/v1/standing" | "/v1/remove" | "/v1/drain" => Method::POST,
             _ => {
                 return refuse(
                     StatusCode::NOT_FOUND,
-                    "there is GET /v1, GET /v1/live, POST /v1/tap, POST /v1/standing and POST /v1/remove; is this weir older than what asks it?",
+                    "there is GET /v1, GET /v1/live, POST /v1/tap, POST /v1/standing, POST /v1/remove and POST /v1/drain; is this weir older than what asks it?",
                 );
             }
         };
@@ -69,6 +69,10 @@ impl Answers {
                 },
                 Err(refused) => *refused,
             },
+            "/v1/drain" => {
+                self.admin.drain.cancel();
+                say(&json!({ "drain": self.admin.health.drain().unwrap_or(Drain::Closing).as_str() }))
+            }
             _ => say(&json!({ "version": VERSION, "weir": env!("CARGO_PKG_VERSION"), "pid": std::process::id() })),
         }
     }

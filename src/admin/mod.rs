@@ -1,6 +1,6 @@
 //! The admin socket: what a running weir tells its owner, over a socket file that nobody else can open.
 //!
-//! In:   HTTP/1.1 requests of `weir tap`, `weir plan --live`, `weir journal where`, `weir journal rm`, and of whoever has curl.
+//! In:   HTTP/1.1 requests of `weir tap`, `weir plan --live`, `weir journal where`, `weir journal rm`, `weir drain`, and of whoever has curl.
 //! Out:  JSON; of a tap one line after another.
 //! Full: 16 connections and [`TAPS_MAX`](crate::tap::TAPS_MAX) taps; bodies of requests 256 KiB, read within 5 s. See `tap` for slow readers.
 //! Lost: samples of a tap, counted.
@@ -12,6 +12,7 @@
 //! POST /v1/standing  Records → Standings: what is only in memory about them
 //! POST /v1/remove    a Removal → Removed: what was held for a consumer that the configuration does not have is let go, and that is on disk.
 //!                    404: it never stood there; 409: it is in the configuration; 503: ask again
+//! POST /v1/drain     {"drain": "closing"}: no more data is taken; `/v1/live` says when it is `closed`, and what is held then
 //! ```
 //!
 //! ```sh
@@ -60,6 +61,8 @@ pub struct Admin {
     pub taps: Taps,
     pub health: Arc<Health>,
     pub clock: Clock,
+    /// Fires when someone asks for a drain.
+    pub drain: Shutdown,
 }
 
 impl Admin {

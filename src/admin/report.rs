@@ -27,6 +27,9 @@ pub struct Report {
     pub state: String,
     /// Why no data is taken, where that is so.
     pub refusing: Option<String>,
+    /// Someone asked that this process may go: `closing`, or `closed` when nothing comes in any more.
+    #[serde(default)]
+    pub drain: Option<String>,
     /// `None`: in memory.
     pub journal: Option<JournalRoom>,
     pub topics: Vec<TopicReport>,
@@ -224,6 +227,7 @@ pub(super) fn of(admin: &Admin, started: Instant) -> Report {
         time_unix_nanos: now.0,
         uptime_seconds: started.elapsed().as_secs_f64(),
         state: state(admin.health.whole()),
+        drain: admin.health.drain().map(|drain| drain.as_str().to_owned()),
         refusing: admin.health.readiness().err().filter(|_| admin.health.whole() == State::Ok),
         journal,
         topics: topics.collect(),

@@ -18,7 +18,7 @@ use crate::{
     internal_telemetry::Telemetry,
     journal::{LagBound, MemoryShard, NewRecord, OnOverflow, Settled, SourceId, Sources, Subscriber, Topic, TopicId},
     otlp::tests::{request, span},
-    runtime::{State, TaskError},
+    runtime::{Drain, State, TaskError},
     signal::{Batch, ComponentId, Signal, UnixNanos},
     tap::{At, Seen},
     transport::local::{self, Answer},
@@ -40,7 +40,8 @@ fn rig() -> Rig {
     let socket = directory.path().join(SOCKET);
     let health = Arc::new(Health::default());
     health.set_whole(State::Ok);
-    let admin = Admin { board: Board::default(), taps: Taps::default(), health, clock: Clock::new(|| NOW) };
+    let admin =
+        Admin { board: Board::default(), taps: Taps::default(), health, clock: Clock::new(|| NOW), drain: Shutdown::new() };
     let stop = Shutdown::new();
     let serving = tokio::spawn(admin.clone().serve(&socket, stop.clone()).unwrap());
     Rig { socket, admin, stop, serving, _directory: directory }
@@ -105,6 +106,25 @@ async fn the_socket_is_its_owners_alone_and_goes_with_its_weir() {
     assert!(matches!(second.err(), Some(LocalError::InUse { .. })));
     rig.stop().await;
     assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_is_asked_for_and_reported() {
+    let rig = rig();
+    let (_, before) = rig.whole("/v1/live", None).await;
+    assert!(before.contains("\"drain\":null") && before.contains("\"refusing\":null"), "{before}");
+    assert_eq!(rig.whole("/v1/drain", None).await.0, 405);
+    assert!(!rig.admin.drain.is_cancelled());
+    let (status, told) = rig.whole("/v1/drain", Some("{}")).await;
+    assert!(status == 200 && told.contains("closing") && rig.admin.drain.is_cancelled(), "{told}");
+    rig.admin.health.set_drain(Drain::Closed);
+    let (_, told) = rig.whole("/v1/drain", Some("{}")).await;
+    assert!(told.contains("closed"), "{told}");
+    let (_, after) = rig.whole("/v1/live", None).await;
+    assert!(after.contains("\"drain\":\"closed\"") && after.contains("drained"), "{after}");
+    // Alive all the same: who restarts it loses time.
+    assert!(after.contains("\"state\":\"ok\""), "{after}");
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

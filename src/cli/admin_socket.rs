@@ -26,7 +26,7 @@ fn in_memory(environment: &impl Environment) -> Option<PathBuf> {
     Some(PathBuf::from(runtime).join("weir"))
 }
 
-/// Listens on the admin socket of this configuration. `Ok(None)`: it is off, or cannot be had and nobody asked for it by name.
+/// Listens on the admin socket of this configuration; `drain` fires when someone asks there for one. `Ok(None)`: it is off, or cannot be had and nobody asked for it by name.
 ///
 /// # Errors
 /// The socket that was asked for by name cannot be had.
@@ -34,6 +34,7 @@ pub(super) fn serve(
     file: &File,
     directory: Option<&Path>,
     around: &Surroundings,
+    drain: &Shutdown,
     stop: Shutdown,
 ) -> Result<Option<(PathBuf, Task)>, String> {
     if file.admin.is_off() {
@@ -50,6 +51,7 @@ pub(super) fn serve(
         taps: around.taps.clone(),
         health: around.health.clone(),
         clock: around.clock.clone(),
+        drain: drain.clone(),
     };
     let served = socket.and_then(|socket| match admin.serve(&socket, stop) {
         Ok(task) => Ok((socket, task)),

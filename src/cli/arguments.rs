@@ -67,6 +67,13 @@ pub enum Command {
     /// At the door it shows data as it came in, before processors mask or change it, and only to the user that weir runs as. weir never waits for it:
     /// what passes faster than it can be shown is left out, and that is said.
     Tap(TapArgs),
+    /// Say how a running weir is, by the exit code too: 0 it is well, 1 it is not.
+    Health(HealthArgs),
+    /// Have a running weir take no more data, and wait until all that it holds is delivered: before its machine or volume goes for good.
+    ///
+    /// It closes its receivers, so that senders go elsewhere, and goes on delivering until a signal ends it; only a restart takes data again.
+    /// Exit code 0: nothing is held any more. 3: something still is (the last line says for whom), and it goes on. 1: no weir answers.
+    Drain(DrainArgs),
     /// What the `elasticsearch` and `opensearch` exporters of a configuration want of their servers.
     #[command(subcommand)]
     Elasticsearch(ElasticsearchCommand),
@@ -82,6 +89,12 @@ pub struct ConfigArgs {
     /// A file, or file:…, env:…, yaml:…; given several times they are merged, later ones win.
     #[arg(long = "config", short = 'c', value_name = "URI", env = "WEIR_CONFIG", hide_env_values = true, value_delimiter = None)]
     pub config: Vec<String>,
+    /// Files of which the first that is there is run, where no --config is given; separated by `:`, and `*` stands for a part of a name.
+    #[arg(long, value_name = "FILES", env = "WEIR_DEFAULT_CONFIG")]
+    pub default_config: Option<String>,
+    /// Where the embedded default listens, instead of localhost: `0.0.0.0` in a container. A file says its addresses itself.
+    #[arg(long, value_name = "HOST", env = "WEIR_LISTEN")]
+    pub listen: Option<String>,
     /// Sets one value after all files: `exporters::otlp::endpoint=host:4317` (dots work too).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -449,6 +462,24 @@ pub struct SocketPlace {
     /// Sets one value after all files, as for `run`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct HealthArgs {
+    #[command(flatten)]
+    pub place: SocketPlace,
+    /// Whether it takes data, too: not with a full disk, nor while it is drained. That is no reason for a restart.
+    #[arg(long)]
+    pub ready: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    pub place: SocketPlace,
+    /// How long to wait at most.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = some_time)]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone, Args)]

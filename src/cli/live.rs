@@ -140,7 +140,7 @@ pub(super) fn text(report: &Report) -> String {
 const NAMED_MAX: usize = 3;
 
 /// In one word, or what is wrong.
-fn standing(report: &Report) -> String {
+pub(super) fn standing(report: &Report) -> String {
     if report.state != "ok" {
         return report.state.clone();
     }
@@ -337,6 +337,7 @@ pub(super) mod tests {
             uptime_seconds: 100.0,
             state: "ok".to_owned(),
             refusing: None,
+            drain: None,
             journal: None,
             topics: vec![topic],
             consumers: vec![consumer],

@@ -5,6 +5,9 @@
 
 mod admin_socket;
 pub mod arguments;
+mod default_config;
+mod drain;
+mod health;
 mod journal;
 mod journal_commands;
 mod journal_letters;
@@ -49,6 +52,8 @@ pub fn execute(arguments: Arguments) -> ExitCode {
         Some(Command::Migrate(args)) => migrate::migrate(&args),
         Some(Command::Journal(args)) => journal_commands::journal(&args),
         Some(Command::Tap(args)) => tap::tap(&args),
+        Some(Command::Health(args)) => health::health(&args),
+        Some(Command::Drain(args)) => drain::drain(&args),
         Some(Command::Elasticsearch(arguments::ElasticsearchCommand::Setup(args))) => setup::setup(&args),
         Some(Command::Demo(args)) => run::demo(args),
         Some(Command::Completion { shell }) => show::completion(shell),

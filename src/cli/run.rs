@@ -190,7 +190,8 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, args: &Run
         pages.spawn(task);
     }
     let directory = persistence.as_ref().map(|persistence| persistence.directory.as_path());
-    let admin = admin_socket::serve(&file, directory, &around, stop_pages.clone()).map_err(|message| vec![message])?;
+    let drain = Shutdown::new();
+    let admin = admin_socket::serve(&file, directory, &around, &drain, stop_pages.clone()).map_err(|message| vec![message])?;
     let admin = admin.map(|(socket, task)| {
         pages.spawn(task);
         socket.display().to_string()
@@ -217,13 +218,26 @@ async fn begin(checked: Checked, own: &internal_telemetry::OwnExport, args: &Run
     for line in lines {
         info!("{line}");
     }
+    let mut is_draining = false;
     let broke = loop {
         tokio::select! {
             _ = interrupt.recv() => break None,
             _ = terminate.recv() => break None,
             broken = running.broke() => break Some(broken),
+            () = drain.cancelled(), if !is_draining => {
+                is_draining = true;
+                tokio::select! {
+                    () = running.drain() => continue,
+                    _ = interrupt.recv() => break None,
+                    _ = terminate.recv() => break None,
+                }
+            }
             _ = hangup.recv() => info!("SIGHUP: the configuration is read again"),
             file = reload.file_changed() => info!(file, "a file of the configuration changed: it is read again"),
+        }
+        if is_draining {
+            warn!("weir is being drained: another configuration needs a restart");
+            continue;
         }
         // Another SIGHUP meanwhile waits until this one is through; a signal to stop hurries it.
         let hurry = Shutdown::new();

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use super::{arguments::ConfigArgs, loops};
+use super::{arguments::ConfigArgs, default_config, loops};
 use crate::{
     component::Tables,
     config::{Diagnostics, Input, Level, Loaded, Machine, Node, Sources, Value, draw, load, shown_url},
@@ -43,6 +43,11 @@ pub(super) enum StartError {
         "--forward adds to the embedded default; with a configuration of your own, add an exporter to it (or unset WEIR_FORWARD)"
     )]
     ForwardWithFile,
+    #[error("--listen: `{0}` is not a host or an address, such as 0.0.0.0, [::] or localhost; ports are moved by --set")]
+    Listen(String),
+    /// Says which.
+    #[error("{0}")]
+    DefaultConfig(String),
     #[error(
         "--forward: {0} is where weir itself listens: what it takes would come back to it without end; name the backend's own address or port"
     )]
@@ -146,6 +151,26 @@ fn forwarding(args: &ConfigArgs) -> Result<String, StartError> {
     ))
 }
 
+/// The addresses of the default on another host.
+fn listening(host: &str) -> Result<String, StartError> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_address = bare.parse::<std::net::Ipv6Addr>().is_ok();
+    if bare.is_empty() || !is_address && bare.contains([':', '/', '[', ']', '*', ' ']) {
+        return Err(StartError::Listen(host.to_owned()));
+    }
+    let at = |port: u16| quoted(&if is_address { format!("[{bare}]:{port}") } else { format!("{bare}:{port}") });
+    Ok(format!(
+        "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: {}}}, http: {{endpoint: {}}}}}}}}}\nexporters: {{prometheus: {{endpoint: {}}}}}\n\
+         extensions: {{health_check: {{endpoint: {}}}}}\n\
+         service: {{telemetry: {{metrics: {{readers: [{{pull: {{exporter: {{prometheus: {{host: {}, port: 8888}}}}}}}}]}}}}}}\n",
+        at(4317),
+        at(4318),
+        at(8889),
+        at(13133),
+        quoted(bare)
+    ))
+}
+
 /// A YAML string; `$` is doubled so that nothing is expanded.
 fn quoted(text: &str) -> String {
     let text = text.replace('$', "$$");
@@ -156,9 +181,18 @@ fn quoted(text: &str) -> String {
 pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
     let mut inputs = Vec::new();
     // A variable that is set to nothing, as compose files do, is one that is not set.
-    let config: Vec<&String> = args.config.iter().filter(|uri| !uri.is_empty()).collect();
+    let mut config: Vec<String> = args.config.iter().filter(|uri| !uri.is_empty()).cloned().collect();
+    if config.is_empty()
+        && let Some(patterns) = &args.default_config
+    {
+        let found = default_config::first(patterns).map_err(StartError::DefaultConfig)?;
+        config.extend(found.map(|path| path.display().to_string()));
+    }
     if config.is_empty() {
         inputs.push(Input::Text { name: "the embedded default".to_owned(), text: DEFAULT.to_owned() });
+        if let Some(host) = args.listen.as_ref().filter(|host| !host.is_empty()) {
+            inputs.push(Input::Text { name: "--listen".to_owned(), text: listening(host)? });
+        }
         let forward = forwarding(args)?;
         if !forward.is_empty() {
             inputs.push(Input::Text { name: "--forward".to_owned(), text: forward });
@@ -167,7 +201,7 @@ pub(super) fn inputs(args: &ConfigArgs) -> Result<Vec<Input>, StartError> {
         if args.forward.iter().any(|url| !url.is_empty()) {
             return Err(StartError::ForwardWithFile);
         }
-        inputs.extend(config.into_iter().cloned().map(Input::Uri));
+        inputs.extend(config.into_iter().map(Input::Uri));
     }
     inputs.extend(args.set.iter().cloned().map(Input::Set));
     let journal = [
@@ -300,6 +334,45 @@ mod tests {
             assert!(checked.loaded.found.found.is_empty(), "{:?}", checked.loaded.found);
             assert_eq!(checked.plan.exporters.len(), if forward.is_empty() { 2 } else { 1 + forward.len() });
         }
+    }
+
+    #[test]
+    fn listen_moves_every_address_of_the_default_and_none_of_a_file() {
+        let listening = |host: &str| ConfigArgs { listen: Some(host.to_owned()), ..ConfigArgs::default() };
+        for (host, at) in [("0.0.0.0", "0.0.0.0"), ("::", "[::]"), ("[::1]", "[::1]"), ("otel", "otel")] {
+            let args = ConfigArgs { forward: vec!["a:1".to_owned()], ..listening(host) };
+            let checked = check(load_inputs(&args).unwrap()).map_err(|loaded| loaded.found).unwrap();
+            assert!(checked.loaded.found.found.is_empty(), "{:?}", checked.loaded.found);
+            let shown = format!("{:?}", checked.loaded.node);
+            for port in [4317, 4318, 8889, 13133] {
+                assert!(shown.contains(&format!("\"{at}:{port}\"")), "{at}:{port} {shown}");
+                assert!(!shown.contains(&format!("\"localhost:{port}")), "{shown}");
+            }
+            assert_eq!(checked.telemetry.page().map(|page| page.endpoint.clone()), Some(format!("{at}:8888")));
+        }
+        for wrong in ["0.0.0.0:4317", "http://x", "*", "[]", "a b"] {
+            assert!(matches!(inputs(&listening(wrong)), Err(StartError::Listen(_))), "{wrong}");
+        }
+        assert_eq!(inputs(&listening("")).unwrap().len(), 1, "a variable that is set to nothing is not set");
+        let file = ConfigArgs { config: vec!["x.yaml".to_owned()], ..listening("0.0.0.0") };
+        assert_eq!(inputs(&file).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_default_file_gives_way_to_one_that_is_named() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("config.yaml");
+        let looking = ConfigArgs { default_config: Some(path.display().to_string()), ..ConfigArgs::default() };
+        let named = |args: &ConfigArgs| match inputs(args).unwrap().first() {
+            Some(Input::Uri(uri)) => uri.clone(),
+            _ => "the embedded default".to_owned(),
+        };
+        assert_eq!(named(&looking), "the embedded default");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(named(&looking), path.display().to_string());
+        assert_eq!(named(&ConfigArgs { config: vec!["other.yaml".to_owned()], ..looking.clone() }), "other.yaml");
+        let forwarding = ConfigArgs { forward: vec!["a:1".to_owned()], ..looking };
+        assert!(matches!(inputs(&forwarding), Err(StartError::ForwardWithFile)));
     }
 
     #[test]

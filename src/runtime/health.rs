@@ -22,6 +22,24 @@ pub enum State {
     Stopped,
 }
 
+/// How far it is with a drain, for which someone asks before this process goes for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Receivers answer what they are receiving, and connectors tell what they know.
+    Closing,
+    /// Nothing comes in any more; what is held is delivered.
+    Closed,
+}
+
+impl Drain {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// (pipeline, component) → state and since when.
 type States = BTreeMap<(Option<String>, ComponentId), (State, Instant)>;
 
@@ -32,6 +50,7 @@ pub struct Health {
     parts: Mutex<States>,
     /// Why no data is taken, where that is so although all runs.
     refusing: Mutex<Option<String>>,
+    drain: Mutex<Option<Drain>>,
     changed: Notify,
 }
 
@@ -41,6 +60,7 @@ impl Default for Health {
             whole: Mutex::new((State::Starting, Instant::now())),
             parts: Mutex::default(),
             refusing: Mutex::default(),
+            drain: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -63,8 +83,21 @@ impl Health {
         *self.refusing.lock() = reason;
     }
 
+    /// Says that no data is taken any more, so that this process can go when all is delivered. As with [`Health::set_refusing`], it is alive.
+    pub fn set_drain(&self, drain: Drain) {
+        *self.drain.lock() = Some(drain);
+        self.changed.notify_waiters();
+    }
+
+    pub fn drain(&self) -> Option<Drain> {
+        *self.drain.lock()
+    }
+
     /// Whether data may be sent here, or why not.
     pub fn readiness(&self) -> Result<(), String> {
+        if self.drain().is_some() {
+            return Err("it is being drained: no new data is taken, what is held is delivered".to_owned());
+        }
         match (&*self.refusing.lock(), self.whole()) {
             (Some(reason), _) => Err(reason.clone()),
             (None, State::Ok) => Ok(()),

@@ -8,7 +8,7 @@ mod task;
 use std::sync::Arc;
 
 pub use fault::{BuildError, appendable, both};
-pub use health::{Health, State};
+pub use health::{Drain, Health, State};
 pub use sockets::{AnySocket, Sockets};
 pub use task::{Shutdown, Step, Task, TaskError, blocking};
 

@@ -37,7 +37,7 @@ use crate::{
     internal_telemetry::{self, Samples},
     journal::{DropReason, Persistence},
     pipeline::{Built, ConnectError, Definition, Definitions, Failed, Plan, Role, Spine, Surroundings},
-    runtime::{Shutdown, State},
+    runtime::{Drain, Shutdown, State},
     signal::ComponentId,
 };
 
@@ -279,6 +279,36 @@ impl Running {
         }
     }
 
+    /// Receivers answer what they are receiving, until then at most, and close. Whoever gives up waiting for this may ask again.
+    async fn close_all_receivers(&mut self, until: Instant, hurry: &Shutdown) {
+        for receiving in self.receivers.values() {
+            receiving.server.stop.cancel();
+        }
+        let closing = async {
+            join_all(self.receivers.values_mut().map(|receiving| receiving.server.task.wait())).await;
+            while self.leaving.join_next().await.is_some() {}
+        };
+        if tokio::select! { done = timeout_at(until, closing) => done.is_err(), () = hurry.cancelled() => true } {
+            warn!("some requests were still being received and were cut off; they were not acknowledged");
+        }
+        self.receivers.clear();
+        self.leaving.shutdown().await;
+    }
+
+    /// Takes no more data from now on, so that this process can go for good: receivers close, connectors tell what they know. Exporters go on
+    /// delivering; when nothing is held for anyone, all is delivered. There is no way back but a restart.
+    pub async fn drain(&mut self) {
+        self.around.health.set_drain(Drain::Closing);
+        info!(
+            held_items = self.held(),
+            "draining: no new data is taken, and what is held is delivered; a signal ends the process"
+        );
+        self.close_all_receivers(Instant::now() + RECEIVERS_GRACE, &Shutdown::new()).await;
+        self.drain_connectors().await;
+        self.around.health.set_drain(Drain::Closed);
+        info!(held_items = self.held(), "nothing comes in any more");
+    }
+
     /// Stops in order within `drain_timeout`; `hurry` cuts it short.
     pub async fn stop(mut self, drain_timeout: Duration, hurry: Shutdown) -> Ended {
         let started = Instant::now();
@@ -295,20 +325,7 @@ impl Running {
         );
 
         let grace = deadline.min(started + RECEIVERS_GRACE);
-        let mut receivers: Vec<Server> =
-            std::mem::take(&mut self.receivers).into_values().map(|receiving| receiving.server).collect();
-        for server in &receivers {
-            server.stop.cancel();
-        }
-        let closing = async {
-            join_all(receivers.iter_mut().map(|server| server.task.wait())).await;
-            while self.leaving.join_next().await.is_some() {}
-        };
-        if tokio::select! { done = timeout_at(grace, closing) => done.is_err(), () = hurry.cancelled() => true } {
-            warn!("some requests were still being received and were cut off; they were not acknowledged");
-        }
-        drop(receivers);
-        self.leaving.shutdown().await;
+        self.close_all_receivers(grace, &hurry).await;
 
         let cut = {
             let draining = self.drain_connectors();

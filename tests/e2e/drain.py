@@ -1,11 +1,13 @@
-"""SIGTERM under load with a slow backend: what was accepted is downstream, or the log says exactly what is not."""
+"""SIGTERM under load with a slow backend: what was accepted is downstream, or the log says exactly what is not. And `weir drain`, before a machine
+goes for good: nothing more is taken, and all that was taken, with what was counted of it, is downstream before anything ends."""
 
 import json
 import re
+import subprocess
 import threading
 import time
 
-from harness import WORK, Sender, Sink, main, port, promise, until, weir
+from harness import WEIR, WORK, Sender, Sink, main, port, promise, until, weir
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -16,6 +18,17 @@ exporters:
 service:
   telemetry: {metrics: {level: none}}
   pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}
+"""
+COUNTING = """
+receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:${env:GRPC}"}}}}
+connectors: {span_metrics: {aggregation_temporality: AGGREGATION_TEMPORALITY_DELTA, metrics_flush_interval: 1h}}
+exporters:
+  otlp_grpc: {endpoint: "127.0.0.1:${env:OUT}", tls: {insecure: true}, sending_queue: {num_consumers: 2}}
+service:
+  telemetry: {metrics: {level: none}}
+  pipelines:
+    traces: {receivers: [otlp], exporters: [otlp_grpc, span_metrics]}
+    metrics: {receivers: [span_metrics], exporters: [otlp_grpc]}
 """
 SPANS = 50
 
@@ -111,6 +124,92 @@ def under_load(name, delay, drain_timeout, lossless, journal="memory"):
     sink.stop()
 
 
+class Load:
+    """Senders that do not stop when they are refused."""
+
+    def __init__(self, grpc):
+        self.accepted, self.refused, self.lock, self.stop = 0, 0, threading.Lock(), threading.Event()
+        self.workers = [threading.Thread(target=self.send, args=(grpc, worker + 1), daemon=True) for worker in range(4)]
+        for worker in self.workers:
+            worker.start()
+
+    def send(self, grpc, number):
+        sender = Sender(grpc)
+        while not self.stop.is_set():
+            number += 4
+            refusal = sender.send("traces", body(number))
+            with self.lock:
+                self.accepted += 0 if refusal else SPANS
+                self.refused += 1 if refusal else 0
+            if refusal:
+                time.sleep(0.02)
+        sender.close()
+
+    def end(self):
+        self.stop.set()
+        for worker in self.workers:
+            worker.join(10)
+
+
+def ask(*words):
+    done = subprocess.run([WEIR, *map(str, words)], capture_output=True, text=True, timeout=90)
+    return done.returncode, done.stdout + done.stderr
+
+
+def counted(sink):
+    """The calls that arrived as deltas."""
+    metrics = [metric for request in sink.requests("metrics") for group in request.resource_metrics for scope in group.scope_metrics for metric in scope.metrics]
+    return sum(point.as_int for metric in metrics if metric.name.endswith("calls") for point in metric.sum.data_points)
+
+
+def before_it_goes():
+    sink, grpc, data = Sink(delay=0.1, workers=2), port(), WORK / "drained"
+    config = WORK / "counting.yaml"
+    config.write_text(COUNTING)
+    env = {"GRPC": str(grpc), "OUT": str(sink.port), "WEIR_DATA_DIR": str(data)}
+    process = weir(["run", "--config", config], env).listens(grpc)
+    promise("weir health: a weir that takes data is well and ready", ask("health", "--ready", "--data-dir", data)[0] == 0)
+    load = Load(grpc)
+    until(lambda: sink.bodies["traces"], 10)
+    time.sleep(1.0)
+    code, said = ask("drain", "--data-dir", data, "--timeout", "60s")
+    arrived, calls = len({span.span_id for _, _, span in sink.spans()}), counted(sink)
+    promise("weir drain: it says when all is delivered", code == 0 and "drained" in said, f"{code} {said} {log_end(process)}")
+    before = load.refused
+    promise("weir drain: nothing more is taken", until(lambda: load.refused > before + 4, 10), f"{load.refused} refused")
+    load.end()
+    promise(f"weir drain: all {load.accepted} accepted spans had arrived by then", load.accepted > 20 * SPANS and arrived == load.accepted, f"{arrived}")
+    promise("weir drain: and what was counted of them, though its hour was not over", calls == load.accepted, f"{calls} of {load.accepted}")
+    well, ready = ask("health", "--data-dir", data), ask("health", "--ready", "--data-dir", data)
+    promise("weir health: drained, it is well and not ready, and says why", well[0] == 0 and ready[0] == 1 and "drained" in ready[1], f"{well} {ready}")
+    process.signal(1)  # SIGHUP
+    promise("weir drain: a reload does not open it again", until(lambda: "being drained" in process.text(), 10) and load_refused(grpc), log_end(process))
+    promise("weir drain: a signal ends it in order", process.stop() == 0, log_end(process))
+    promise("weir drain: and nothing comes twice by that", (len(list(sink.spans())), counted(sink)) == (load.accepted, load.accepted), "")
+    sink.stop()
+    code, said = ask("health", "--data-dir", data)
+    promise("weir health: what does not run is not well", code == 1 and "weir" in said, f"{code} {said}")
+
+    # Nobody takes it: it says for whom it waits, and goes on.
+    grpc = port()
+    env = {"GRPC": str(grpc), "OUT": str(port()), "WEIR_DATA_DIR": str(WORK / "held")}
+    process = weir(["run", "--config", config], env).listens(grpc)
+    sender = Sender(grpc)
+    sender.send("traces", body(1))
+    sender.close()
+    code, said = ask("drain", "--data-dir", WORK / "held", "--timeout", "2s")
+    promise("weir drain: who does not take it is named in time", code == 3 and f"{SPANS} items for otlp_grpc in pipeline traces" in said, f"{code} {said}")
+    promise("weir drain: and it goes on", process.child.poll() is None and ask("health", "--data-dir", WORK / "held")[0] == 0)
+    process.stop()
+
+
+def load_refused(grpc):
+    sender = Sender(grpc)
+    refusal = sender.send("traces", body(1), timeout=5)
+    sender.close()
+    return refusal is not None
+
+
 def log_end(process):
     return process.text()[-1500:]
 
@@ -119,6 +218,7 @@ def check():
     under_load("a journal on disk", 0.3, "60s", True, "durable")
     under_load("a slow backend", 0.05, "60s", True)
     under_load("a backend slower than the patience", 2.0, "1s", False)
+    before_it_goes()
 
 
 main(check)
