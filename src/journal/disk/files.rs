@@ -2,11 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use crate::runtime::blocking;
 
 /// A file system, as far as the journal uses one.
 pub(super) trait Disk: Send + Sync {
@@ -145,7 +147,14 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        fill(buffer, at, |buffer, at| FileExt::read_at(self, buffer, at))
+        // What was written a moment ago is still in memory. Who waited for it beside the reactor would hop from thread to thread with each read,
+        // and each of these threads keeps memory of its own.
+        fill(buffer, at, |buffer, at| {
+            match rustix::io::preadv2(self, &mut [IoSliceMut::new(buffer)], at, rustix::io::ReadWriteFlags::NOWAIT) {
+                Ok(read) if read > 0 => Ok(read),
+                _ => blocking(|| FileExt::read_at(self, buffer, at)),
+            }
+        })
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -40,7 +40,7 @@ use crate::{
         ring::{Ring, Room, size},
         shard::{Change, Mark, Unread},
     },
-    runtime::Clock,
+    runtime::{Clock, blocking},
     signal::{Batch, Signal},
 };
 
@@ -309,7 +309,7 @@ impl Inner {
             Err(error) => {
                 *place = before;
                 error!(topic = self.topic.0, offset = from, %error, "the journal cannot be read here; it is tried again");
-                std::thread::sleep(Duration::from_millis(100));
+                blocking(|| std::thread::sleep(Duration::from_millis(100)));
                 return false;
             }
         };
@@ -630,14 +630,12 @@ impl Shard for DiskShard {
             }
         }
         let before = out.len();
-        crate::runtime::blocking(|| {
-            while out.len() == before && inner.read_behind(consumer, records_max, bytes_max, out) {
-                let ring = inner.ring();
-                if ring.cursors.get(consumer).is_none_or(|cursor| cursor.read >= ring.base()) {
-                    break;
-                }
+        while out.len() == before && inner.read_behind(consumer, records_max, bytes_max, out) {
+            let ring = inner.ring();
+            if ring.cursors.get(consumer).is_none_or(|cursor| cursor.read >= ring.base()) {
+                break;
             }
-        });
+        }
         if out.len() == before {
             let room = inner.ring().read(consumer, records_max, bytes_max, out);
             inner.tell(room);
