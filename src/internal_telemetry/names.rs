@@ -35,6 +35,8 @@ pub const PROCESS_MEMORY_RSS: &str = "otelcol_process_memory_rss";
 
 pub const DOOR_BYTES: &str = "weir_receiver_accepted_bytes";
 pub const DOOR_REFUSED: &str = "weir_receiver_refused_requests";
+pub const REQUESTS_BYTES: &str = "weir_requests_bytes";
+pub const REQUESTS_MAX_BYTES: &str = "weir_requests_max_bytes";
 pub const DOOR_REPAIRED: &str = "weir_receiver_repaired_strings";
 pub const CONSUMER_ACCEPTED: &str = "weir_consumer_accepted_items";
 pub const CONSUMER_DELIVERED: &str = "weir_consumer_delivered_items";

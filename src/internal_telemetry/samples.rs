@@ -61,6 +61,12 @@ impl Samples {
         self.push(name, help, SampleKind::Gauge, labels, SampleValue::Number(value));
     }
 
+    /// The memory that request bodies take.
+    pub fn requests(&mut self, bytes: usize, bytes_max: usize) {
+        self.gauge(names::REQUESTS_BYTES, "Bytes of request bodies in memory.", &[], bytes as f64);
+        self.gauge(names::REQUESTS_MAX_BYTES, "Bytes of request bodies that may be in memory.", &[], bytes_max as f64);
+    }
+
     /// The journal's room on disk, and whether it takes data.
     pub fn journal(&mut self, room: &JournalRoom) {
         let mut room_of = |(bytes, max): (&str, &str), what: &str, (used, used_max): (u64, u64)| {

@@ -75,6 +75,8 @@ impl Spine {
         let journal = directory.map(|directory| Arc::new(OpenJournal::new(directory, dead_letters.clone())));
         let clock = around.clock.clone();
         around.board.show(&around.telemetry, &around.taps, move || clock.now());
+        let shown = budget.clone();
+        around.telemetry.on_scrape(move |samples: &mut Samples| samples.requests(shown.used(), shown.bytes()));
         if let Some(journal) = &journal {
             around.board.open_journal(journal);
             let journal = Arc::downgrade(journal);
