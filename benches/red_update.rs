@@ -1,13 +1,13 @@
 //! What does it cost to count a span, with few rows and with many? From the door's index, exemplars on; beside decoding by prost and a map with
-//! owned strings as keys.
+//! owned strings as keys. And how long does counting stand still while the state is saved (`cargo bench --bench red_update stalls`)?
 //!
 //! An iteration is 200 requests of 512 spans; elements are spans. Rows are hit in a random order. Left out: the scan that makes the
 //! index (`otlp_scan`), and pages.
 
-use std::{collections::HashMap, hint::black_box, sync::Arc};
+use std::{collections::HashMap, hint::black_box, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -15,8 +15,9 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use prost::Message;
+use tokio::time::Instant;
 use weir::{
-    component::{BuildContext, Connector, ConnectorConfig, ConnectorUse, Extensions},
+    component::{BuildContext, BuiltConnector, Connector, ConnectorConfig, ConnectorUse, Extensions, Stateful},
     config::{Diagnostics, Input, Machine, load},
     connectors::span_metrics::Config,
     exposition::PageSource,
@@ -92,6 +93,17 @@ fn record(payload: &Bytes) -> Record {
 const EMBEDDED: &str = include_str!("../src/cli/default.yaml");
 
 fn connector(yaml: &str) -> (Box<dyn Connector>, Arc<dyn PageSource>) {
+    let built = built(yaml);
+    (built.connector, built.page.expect("rows to render"))
+}
+
+fn connector_and_state(yaml: &str) -> (Box<dyn Connector>, Arc<dyn Stateful>) {
+    let connector = built(yaml).connector;
+    let state = connector.state().expect("rows to save");
+    (connector, state)
+}
+
+fn built(yaml: &str) -> BuiltConnector {
     let loaded = load(&[Input::Text { name: "bench".to_owned(), text: yaml.to_owned() }], &Machine);
     let config = Config::read(loaded.node.nearest("connectors::span_metrics"), &mut Diagnostics::default());
     let context = BuildContext {
@@ -104,8 +116,7 @@ fn connector(yaml: &str) -> (Box<dyn Connector>, Arc<dyn PageSource>) {
         sockets: Arc::default(),
         is_reload: false,
     };
-    let built = config.build(context, ConnectorUse { derives: false, renders: true }).expect("good settings");
-    (built.connector, built.page.expect("rows to render"))
+    config.build(context, ConnectorUse { derives: false, renders: true }).expect("good settings")
 }
 
 #[derive(Default)]
@@ -173,5 +184,48 @@ fn updates(c: &mut Criterion) {
     group.finish();
 }
 
+/// The longest that a request of 512 spans takes to be counted, with and without the state of 100,000 rows being saved all the time beside it.
+#[allow(clippy::print_stdout, reason = "a bench says what it measured")]
+fn stalls() {
+    const SAVED: u32 = 20;
+    let records: Vec<Record> = requests(100_000).iter().map(record).collect();
+    let (mut connector, state) = connector_and_state("connectors: {span_metrics: {exemplars: {enabled: true}}}");
+    let mut out = Vec::new();
+    let mut round = |took: &mut Vec<Duration>| {
+        for record in &records {
+            let begun = Instant::now();
+            connector.consume(black_box(record), &mut out);
+            took.push(begun.elapsed());
+        }
+    };
+    let (mut first, mut calm, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+    (0..10).for_each(|_| round(&mut first));
+    (0..10).for_each(|_| round(&mut calm));
+    let saving = std::thread::spawn(move || {
+        let begun = Instant::now();
+        let bytes = (0..SAVED).map(|_| black_box(state.snapshot()).bytes.len()).max().unwrap_or(0);
+        (begun.elapsed() / SAVED, bytes)
+    });
+    while !saving.is_finished() {
+        round(&mut beside);
+    }
+    let (each, bytes) = saving.join().expect("a saved state");
+    let line = |name: &str, took: &mut Vec<Duration>| {
+        took.sort_unstable();
+        let at = |share: f64| took.get((took.len() as f64 * share) as usize).or(took.last()).copied().unwrap_or_default();
+        println!("{name}: {} requests, p50 {:?}, p99.9 {:?}, longest {:?}", took.len(), at(0.5), at(0.999), at(1.0));
+    };
+    println!("a state of 100,000 rows is saved in {each:?}, {} KiB", bytes >> 10);
+    line("counting alone", &mut calm);
+    line("counting beside it", &mut beside);
+}
+
 criterion_group!(benches, updates);
-criterion_main!(benches);
+
+fn main() {
+    if !std::env::args().any(|argument| argument == "stalls") {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    }
+    stalls();
+}
