@@ -17,6 +17,7 @@ mod protobuf;
 mod render;
 mod sink;
 mod text;
+pub mod translation;
 
 #[cfg(test)]
 pub(crate) mod messages;

@@ -12,29 +12,28 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     Settings,
-    exponential::{EXEMPLARS_MAX, Exponential, Side},
-    labels::{Pairs, Target, scope_labels, series_labels, value_text},
     points::{Classic, Ignored, Incoming, Summary, Taken, Value},
     reports::Reports,
     store::{NoFamily, Open, RawKey, Store},
 };
 use crate::{
     component::{Applied, Position, Snapshot, SnapshotError},
-    exposition::{Exemplar, FamilyKind, LabelBlock},
+    exposition::{
+        Exemplar, FamilyKind, LabelBlock,
+        translation::{
+            CUMULATIVE, DELTA, EXEMPLARS_MAX, Exponential, NO_RECORDED_VALUE, Pairs, Side, Target, exemplar, number,
+            scope_labels, series_labels,
+        },
+    },
     otlp::view::{
-        AttributesView, DataView, ExemplarView, ExponentialHistogramPointView, HistogramPointView, MetricView, MetricsView,
-        NumberPointView, NumberValue, ResourceMetricsView, SummaryPointView,
+        AttributesView, DataView, ExponentialHistogramPointView, HistogramPointView, MetricView, MetricsView, NumberPointView,
+        ResourceMetricsView, SummaryPointView,
     },
     registry::snapshot::{Damaged, Reader, Writer, fingerprint},
 };
 
 /// The format of the bytes of a snapshot.
 const VERSION: u16 = 1;
-
-const DELTA: i32 = 1;
-const CUMULATIVE: i32 = 2;
-/// `DataPointFlags`: the series has ended.
-const NO_RECORDED_VALUE: u32 = 1;
 
 /// Turns requests into updates of a store.
 pub(super) struct Applier {
@@ -202,7 +201,7 @@ impl Applier {
             *seen = now;
             return (target.clone(), hash);
         }
-        let target = Arc::new(Target::new(&resource.resource(), peer, &self.config));
+        let target = Arc::new(Target::new(&resource.resource(), peer, self.config.strategy(), self.config.promotion()));
         if targets.len() < self.config.max_series {
             targets.insert(hash, (target.clone(), now));
         }
@@ -400,23 +399,4 @@ impl Place<'_> {
         let fixed = [&self.target.labels, &self.applier.constant, self.scope];
         series_labels(&fixed, attributes, reserved, self.applier.config.strategy())
     }
-}
-
-const fn number(value: NumberValue) -> Option<f64> {
-    match value {
-        NumberValue::None => None,
-        NumberValue::Double(value) => Some(value),
-        NumberValue::Int(value) => Some(value as f64),
-    }
-}
-
-fn exemplar(exemplar: ExemplarView<'_>) -> Option<Exemplar> {
-    let labels = exemplar.filtered_attributes.iter().take(EXEMPLARS_MAX);
-    Some(Exemplar {
-        trace_id: exemplar.trace_id.try_into().unwrap_or_default(),
-        span_id: exemplar.span_id.try_into().unwrap_or_default(),
-        value: number(exemplar.value)?,
-        unix_nanos: exemplar.time_unix_nanos,
-        labels: labels.map(|label| (label.key().into(), value_text(label.value()).into())).collect(),
-    })
 }

@@ -29,10 +29,6 @@
 //! Spec: OpenTelemetry "Prometheus and OpenMetrics compatibility".
 
 mod apply;
-mod exponential;
-mod glob;
-mod labels;
-mod names;
 mod points;
 mod reports;
 mod saved;
@@ -57,8 +53,6 @@ use hyper::body::Incoming;
 use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
 
-pub use names::Strategy;
-
 use self::{apply::Applier, reports::Reports};
 use crate::{
     component::delivery,
@@ -67,7 +61,10 @@ use crate::{
         SnapshotError, Stability, Stateful,
     },
     config::{Diagnostics, GoDuration, Node, Section, read2},
-    exposition::{FamilyKind, LeftOut, PageSource, Scrapes, plain},
+    exposition::{
+        FamilyKind, LeftOut, PageSource, Scrapes, plain,
+        translation::{Conversion, Promotion, ResourceLabels, Strategy},
+    },
     runtime::{BuildError, Clock, Shutdown, Sockets, Task, both},
     signal::{ContextNeeds, Signal},
     transport::server::{Body, Bound, HttpServerSettings, HttpService},
@@ -107,25 +104,6 @@ pub struct Settings {
     pub max_series: usize,
 }
 
-/// `resource_constant_labels`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ResourceLabels {
-    /// Attribute names, `*` and `?` allowed.
-    pub included: Vec<String>,
-    /// Those of them that are not meant.
-    pub excluded: Vec<String>,
-}
-
-/// `resource_to_telemetry_conversion`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Conversion {
-    pub enabled: bool,
-    /// Leaves `service.name`, `service.namespace` and `service.instance.id` out.
-    pub exclude_service_attributes: bool,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -156,13 +134,12 @@ impl Settings {
         })
     }
 
-    /// Whether a resource attribute becomes a label of every series.
-    fn promotes(&self, key: &str) -> bool {
-        let conversion = self.resource_to_telemetry_conversion;
-        let is_service = matches!(key, "service.name" | "service.namespace" | "service.instance.id");
-        let any = |patterns: &[String]| patterns.iter().any(|pattern| glob::matches(pattern, key));
-        (conversion.enabled && !(is_service && conversion.exclude_service_attributes))
-            || (any(&self.resource_constant_labels.included) && !any(&self.resource_constant_labels.excluded))
+    fn promotion(&self) -> Promotion<'_> {
+        Promotion {
+            labels: &self.resource_constant_labels,
+            conversion: self.resource_to_telemetry_conversion,
+            instance_fallback: self.instance_fallback,
+        }
     }
 }
 
@@ -203,7 +180,7 @@ impl ExporterConfig for Config {
 
     fn renders_pages(&self, of_services: bool) -> bool {
         // What becomes a label of every series is not on such rows.
-        let promotes_service = self.settings.promotes("service.name");
+        let promotes_service = self.settings.promotion().takes("service.name");
         let resource_constant_labels = if of_services && !promotes_service {
             self.settings.resource_constant_labels.clone()
         } else {

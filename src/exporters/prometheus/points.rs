@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::exponential::Exponential;
-use crate::exposition::Exemplar;
+use crate::exposition::{Exemplar, translation::Exponential};
 
 /// The present value of a series.
 #[derive(Debug, Clone)]

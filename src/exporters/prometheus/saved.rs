@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{
-    exponential::{Exponential, Side},
-    points::{Classic, Point, Summary, Value},
-};
+use super::points::{Classic, Point, Summary, Value};
 use crate::{
-    exposition::{Exemplar, FamilyKind},
+    exposition::{
+        Exemplar, FamilyKind,
+        translation::{Exponential, Side},
+    },
     registry::snapshot::{Damaged, Reader, Writer},
 };
 

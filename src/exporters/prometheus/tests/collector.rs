@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{super::names::Strategy, Bench, Escaping, FamilyKind, Format, Read, messages, reader};
+use super::{super::Strategy, Bench, Escaping, FamilyKind, Format, Read, messages, reader};
 
 const KINDS: &str = include_str!("../testdata/kinds.json");
 

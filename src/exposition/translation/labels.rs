@@ -5,29 +5,29 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use super::{Settings, names::Strategy};
+use super::{Promotion, names::Strategy};
 use crate::{
     exposition::LabelBlock,
     otlp::view::{AnyValueView, AttributesView, ResourceView, ScopeView},
 };
 
-pub(super) type Pairs = Vec<(String, String)>;
+pub(crate) type Pairs = Vec<(String, String)>;
 
 /// What a resource gives to each of its series.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// `job`, `instance`, and attributes that the configuration promotes.
-    pub(super) labels: Pairs,
-    pub(super) job: Option<String>,
-    pub(super) instance: Option<String>,
+    pub(crate) labels: Pairs,
+    pub(crate) job: Option<String>,
+    pub(crate) instance: Option<String>,
     /// The other attributes, for `target_info`; `None` if there is nothing to say or nothing to say it of.
-    pub(super) info: Option<LabelBlock>,
+    pub(crate) info: Option<LabelBlock>,
     /// For the log.
-    pub(super) service: String,
+    pub(crate) service: String,
 }
 
 impl Target {
-    pub(super) fn new(resource: &ResourceView<'_>, peer: Option<IpAddr>, config: &Settings) -> Self {
+    pub(crate) fn new(resource: &ResourceView<'_>, peer: Option<IpAddr>, strategy: Strategy, promotion: Promotion<'_>) -> Self {
         let attributes = resource.attributes;
         let text = |key: &str| attributes.get(key).map(|value| value_text(value).into_owned());
         let service = text("service.name");
@@ -36,7 +36,7 @@ impl Target {
             (_, name) => name.clone(),
         };
         let instance =
-            text("service.instance.id").or_else(|| config.instance_fallback.then(|| fallback(attributes, peer)).flatten());
+            text("service.instance.id").or_else(|| promotion.instance_fallback.then(|| fallback(attributes, peer)).flatten());
         let mut labels = Pairs::new();
         if let Some(job) = &job {
             labels.push(("job".to_owned(), job.clone()));
@@ -50,11 +50,11 @@ impl Target {
             let key = attribute.key();
             let value = value_text(attribute.value());
             let is_service = matches!(key, "service.name" | "service.namespace" | "service.instance.id");
-            if config.promotes(key) {
-                join(&mut labels, promoted, &config.strategy().label_name(key), &value);
+            if promotion.takes(key) {
+                join(&mut labels, promoted, &strategy.label_name(key), &value);
             }
             if !is_service {
-                join(&mut info, promoted, &config.strategy().label_name(key), &value);
+                join(&mut info, promoted, &strategy.label_name(key), &value);
             }
         }
         let says = info.len() > promoted && promoted > 0;
@@ -76,7 +76,7 @@ fn fallback(attributes: AttributesView<'_>, peer: Option<IpAddr>) -> Option<Stri
 }
 
 /// `otel_scope_name`, `otel_scope_version`, `otel_scope_schema_url` and the scope's attributes.
-pub(super) fn scope_labels(scope: &ScopeView<'_>, schema_url: &str, strategy: Strategy) -> Pairs {
+pub(crate) fn scope_labels(scope: &ScopeView<'_>, schema_url: &str, strategy: Strategy) -> Pairs {
     let mut labels = vec![
         ("otel_scope_name".to_owned(), scope.name.to_owned()),
         ("otel_scope_version".to_owned(), scope.version.to_owned()),
@@ -90,7 +90,7 @@ pub(super) fn scope_labels(scope: &ScopeView<'_>, schema_url: &str, strategy: St
 }
 
 /// All labels of one series: `fixed` (resource, scope, configuration) and the point's attributes.
-pub(super) fn series_labels(fixed: &[&Pairs], attributes: AttributesView<'_>, reserved: &str, strategy: Strategy) -> LabelBlock {
+pub(crate) fn series_labels(fixed: &[&Pairs], attributes: AttributesView<'_>, reserved: &str, strategy: Strategy) -> LabelBlock {
     let mut keyed: Vec<(&str, Cow<'_, str>, Cow<'_, str>)> = attributes
         .iter()
         .map(|attribute| (attribute.key(), strategy.label_name(attribute.key()), value_text(attribute.value())))
@@ -140,7 +140,7 @@ fn join(labels: &mut Pairs, fixed: usize, name: &str, value: &str) {
 }
 
 /// A value as a string: numbers as JSON writes them, lists and maps as JSON, bytes in base64.
-pub(super) fn value_text(value: AnyValueView<'_>) -> Cow<'_, str> {
+pub(crate) fn value_text(value: AnyValueView<'_>) -> Cow<'_, str> {
     match value {
         AnyValueView::Empty => Cow::Borrowed(""),
         AnyValueView::String(text) => Cow::Borrowed(text),

@@ -14,28 +14,28 @@ const SCALE_MAX: i32 = 8;
 const BUCKETS_MAX: i64 = 4096;
 /// What Prometheus takes a zero bucket without a threshold for.
 const ZERO_THRESHOLD: f64 = 1e-128;
-pub(super) const EXEMPLARS_MAX: usize = 16;
+pub(crate) const EXEMPLARS_MAX: usize = 16;
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Exponential {
-    pub(super) scale: i32,
-    pub(super) zero_threshold: f64,
-    pub(super) zero_count: u64,
-    pub(super) sum: Option<f64>,
-    pub(super) positive: Side,
-    pub(super) negative: Side,
-    pub(super) exemplars: Vec<Exemplar>,
+pub(crate) struct Exponential {
+    pub(crate) scale: i32,
+    pub(crate) zero_threshold: f64,
+    pub(crate) zero_count: u64,
+    pub(crate) sum: Option<f64>,
+    pub(crate) positive: Side,
+    pub(crate) negative: Side,
+    pub(crate) exemplars: Vec<Exemplar>,
 }
 
 /// Counts of neighbouring buckets, the first one being `offset`. Neither the first nor the last is 0.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Side {
-    pub(super) offset: i64,
-    pub(super) counts: Vec<u64>,
+pub(crate) struct Side {
+    pub(crate) offset: i64,
+    pub(crate) counts: Vec<u64>,
 }
 
 impl Side {
-    pub(super) fn new(buckets: &BucketsView<'_>) -> Self {
+    pub(crate) fn new(buckets: &BucketsView<'_>) -> Self {
         let mut counts: Vec<u64> = Vec::new();
         let mut offset = i64::from(buckets.offset);
         for count in buckets.bucket_counts.iter() {
@@ -138,7 +138,7 @@ impl Side {
 
 impl Exponential {
     /// Brings the scale into what Prometheus has. `None` for one that is coarser.
-    pub(super) fn fitted(mut self) -> Option<Self> {
+    pub(crate) fn fitted(mut self) -> Option<Self> {
         if self.scale < SCALE_MIN {
             return None;
         }
@@ -155,12 +155,12 @@ impl Exponential {
 
     /// All observations. Prometheus refuses a whole scrape for a histogram whose count is not that of its buckets, so it is never taken
     /// from elsewhere.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.zero_count.saturating_add(self.positive.total()).saturating_add(self.negative.total())
     }
 
     /// Adds a delta; both become as coarse as need be. `None`, and nothing changed, if that is coarser than Prometheus has.
-    pub(super) fn add(&mut self, more: &Self) -> Option<()> {
+    pub(crate) fn add(&mut self, more: &Self) -> Option<()> {
         let mut scale = self.scale.min(more.scale);
         let (mut total, mut more) = (self.clone(), more.clone());
         loop {
@@ -187,7 +187,7 @@ impl Exponential {
     }
 
     /// `None` if a bucket's number is larger than Prometheus can say.
-    pub(super) fn native(&self) -> Option<NativeHistogram> {
+    pub(crate) fn native(&self) -> Option<NativeHistogram> {
         let (positive_spans, positive_counts) = self.positive.spans()?;
         let (negative_spans, negative_counts) = self.negative.spans()?;
         Some(NativeHistogram {

@@ -25,16 +25,16 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    pub(super) const fn escapes(self) -> bool {
+    pub(crate) const fn escapes(self) -> bool {
         matches!(self, Self::UnderscoreEscapingWithSuffixes | Self::UnderscoreEscapingWithoutSuffixes)
     }
 
-    pub(super) const fn adds_suffixes(self) -> bool {
+    pub(crate) const fn adds_suffixes(self) -> bool {
         matches!(self, Self::UnderscoreEscapingWithSuffixes | Self::NoUTF8EscapingWithSuffixes)
     }
 
     /// The family's name and the unit word it ends with. An empty name is none at all.
-    pub(super) fn metric_name(
+    pub(crate) fn metric_name(
         self,
         namespace: &str,
         name: &str,
@@ -53,7 +53,7 @@ impl Strategy {
     }
 
     /// A label's name.
-    pub(super) fn label_name(self, name: &str) -> Cow<'_, str> {
+    pub(crate) fn label_name(self, name: &str) -> Cow<'_, str> {
         if !self.escapes() || is_plain_label(name) {
             return Cow::Borrowed(name);
         }
