@@ -15,6 +15,8 @@ pub struct Settings {
     pub queue: Option<Queue>,
     /// Data items or bytes a request should hold at most, where the exporter's backend has a limit of its own. 0: none.
     pub request_bytes_max: usize,
+    /// Requests must arrive in the order of their records: one at a time, and one that may pass later keeps its place for as long as that takes.
+    pub in_order: bool,
 }
 
 /// `retry_on_failure`

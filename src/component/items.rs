@@ -104,6 +104,8 @@ pub struct Verdicts {
     pub again: Option<Again>,
     /// Refused for good; ascending by item.
     pub rejected: Vec<Rejection>,
+    /// The destination has no form for these: dropped, and no letters; ascending.
+    pub unsupported: Vec<u64>,
     /// What refusals are about, in the backend's words.
     pub reasons: Vec<String>,
 }

@@ -27,6 +27,8 @@ pub struct Policy {
     pub fill: Fill,
     /// Records of different contexts are not joined.
     pub splits_by_context: bool,
+    /// A request that may pass later is never overtaken.
+    pub in_order: bool,
     pub bound: LagBound,
     pub on_overflow: OnOverflow,
 }
@@ -80,13 +82,14 @@ impl Policy {
                 max: retry.max_interval.0.max(RETRY_WAIT_MIN),
                 elapsed_max: retry.max_elapsed_time.map(|elapsed| elapsed.0).filter(|elapsed| !elapsed.is_zero()),
             },
-            flying_max: FLYING_MAX,
+            flying_max: if settings.in_order { 1 } else { FLYING_MAX },
             flying_bytes_max: FLYING_BYTES_MAX,
             request_bytes: REQUEST_BYTES,
             request_items_max: 0,
             request_bytes_max: settings.request_bytes_max,
             fill: Fill::WhenIdle,
             splits_by_context: false,
+            in_order: settings.in_order,
             bound: LagBound { bytes: lag_bytes, ..LagBound::NONE },
             on_overflow: OnOverflow::SkipOldest,
         };
@@ -104,7 +107,7 @@ impl Policy {
             policy.on_overflow = OnOverflow::HoldDoor;
             return policy;
         }
-        if let Some(consumers) = queue.num_consumers {
+        if let Some(consumers) = queue.num_consumers.filter(|_| !settings.in_order) {
             policy.flying_max = usize::try_from(consumers).unwrap_or(usize::MAX).max(1);
         }
         // A queue of nothing is none that was asked for: the bound stays what it is where nothing is written.

@@ -13,21 +13,20 @@ use crate::{
 impl Journey {
     /// Accounts for all items of `piece` that the backend took or refused for good, and leaves the others in it.
     pub(super) fn sort_out(&mut self, piece: &mut Parts, verdicts: Verdicts, route: Route<'_>) -> Option<Again> {
-        let Verdicts { again, rejected, reasons } = verdicts;
+        let Verdicts { again, rejected, unsupported, reasons } = verdicts;
         let mut again_items = again.iter().flat_map(|again| again.items.iter().copied()).peekable();
         let mut rejected = rejected.into_iter().peekable();
+        let mut unsupported = unsupported.into_iter().peekable();
         let (tries, mut base) = (self.tries + 1, 0);
         let mut left = Parts::new();
         for part in std::mem::take(piece) {
             let end = base + part.batch.items;
-            let (refused, by_reason) = of_part(&mut rejected, base, end);
-            let mut waits = Vec::new();
-            while let Some(item) = again_items.next_if(|item| *item < end) {
-                let number = item.saturating_sub(base);
-                if refused.binary_search(&number).is_err() && waits.last() != Some(&number) {
-                    waits.push(number);
-                }
-            }
+            let (mut refused, by_reason) = of_part(&mut rejected, base, end);
+            let formless = below(&mut unsupported, base, end, &refused);
+            let left_out = picked(&part, &formless);
+            refused.extend(formless);
+            refused.sort_unstable();
+            let waits = below(&mut again_items, base, end, &refused);
             base = end;
             let mut accounted = part.batch.items - waits.len() as u64;
             for (reason, numbers) in &by_reason {
@@ -38,6 +37,12 @@ impl Journey {
                 let picked = [picked];
                 self.bury(&picked, Refusal::Rejected, message, tries, route);
                 route.settle(&picked, Some(DropReason::Rejected), items, message, &mut self.finished);
+            }
+            if let Some(left_out) = left_out {
+                let items = left_out.batch.items;
+                accounted -= items;
+                let message = "this backend has no form for them";
+                route.settle(&[left_out], Some(DropReason::Unsupported), items, message, &mut self.finished);
             }
             if accounted > 0 {
                 self.deliver(&part, accounted, &refused, &waits, route);
@@ -75,6 +80,18 @@ impl Journey {
             destination.show(&route.live.pipeline, &taken, None, "");
         }
     }
+}
+
+/// Takes the items before `end`, as their numbers in the part that begins at `base`; without those that `but` has.
+fn below(items: &mut Peekable<impl Iterator<Item = u64>>, base: u64, end: u64, but: &[u64]) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while let Some(item) = items.next_if(|item| *item < end) {
+        let number = item.saturating_sub(base);
+        if but.binary_search(&number).is_err() && numbers.last() != Some(&number) {
+            numbers.push(number);
+        }
+    }
+    numbers
 }
 
 /// Takes the refusals of the items `base..end`: their numbers in the part, all and by reason.

@@ -553,7 +553,7 @@ impl Journey {
         let now = Instant::now();
         let due = now.checked_add(wait).unwrap_or(now);
         // Whether it is at fault itself cannot be told without trying others, unless nobody has seen it.
-        let in_order = policy.flying_max == 1 && !self.denied && started.elapsed() < IN_ORDER_MAX;
+        let in_order = !self.denied && (policy.in_order || (policy.flying_max == 1 && started.elapsed() < IN_ORDER_MAX));
         let keeps_place = in_order || (cause == RetryCause::Unreached && !alone);
         if !keeps_place {
             self.due = Some(due);

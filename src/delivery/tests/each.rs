@@ -24,6 +24,7 @@ async fn only_what_is_busy_is_sent_again_and_what_is_wrong_is_a_letter() {
         again: Some(again(vec![4, 50, 99], RetryCause::Busy)),
         rejected: vec![Rejection { item: 70, reason: 0 }],
         reasons: vec!["400: no number".to_owned()],
+        ..Verdicts::default()
     };
     let second = Verdicts { again: Some(again(vec![1], RetryCause::Busy)), ..Verdicts::default() };
     let answers = [Answer::Now(Outcome::Each(first)), Answer::Now(Outcome::Each(second))];
@@ -107,4 +108,50 @@ async fn items_that_are_busy_expire_where_a_person_wrote_when() {
     rig.put(0, 5);
     let (_, _, books) = rig.finish().await;
     assert_eq!((books.delivered, books.dropped[DropReason::Expired as usize]), (4, 1));
+}
+
+/// What a backend has no form for is dropped without a letter, and nothing else with it.
+#[tokio::test(start_paused = true)]
+async fn what_has_no_form_is_dropped_by_itself() {
+    let first = Verdicts {
+        again: Some(again(vec![1, 11], RetryCause::Busy)),
+        rejected: vec![Rejection { item: 0, reason: 0 }],
+        unsupported: vec![2, 3, 10],
+        reasons: vec!["400".to_owned()],
+    };
+    let answers = [Answer::Now(Outcome::Each(first))];
+    let rig = rig(Scripted { answers: Mutex::new(answers.into()), ..Scripted::default() }, policy(), false);
+    rig.put(0, 10);
+    rig.put(0, 10);
+    let destination = rig.destination.clone();
+    let (_, requests, books) = rig.finish().await;
+    assert_eq!(requests.iter().map(|request| ids(&request.payload())).nth(1).unwrap(), [2, 2]);
+    assert_eq!((books.delivered, books.dropped[DropReason::Unsupported as usize]), (16, 3));
+    assert_eq!((books.dropped[DropReason::Rejected as usize], books.held), (1, 0));
+    assert_eq!(destination.dead_letters.letters().iter().map(|letter| letter.batch.items).sum::<u64>(), 1);
+}
+
+/// Overload that lasts longer than a request keeps its place elsewhere: where the order matters it is still not overtaken.
+#[tokio::test(start_paused = true)]
+async fn nothing_overtakes_what_must_arrive_in_order() {
+    let busy = || {
+        Answer::Now(Outcome::Retry {
+            reason: "HTTP 503".to_owned(),
+            after: Some(Duration::from_secs(30)),
+            cause: RetryCause::Passing,
+        })
+    };
+    let settings = Settings { in_order: true, ..Settings::default() };
+    let mut policy = Policy::of(&settings, None, 1 << 30);
+    policy.request_items_max = 3;
+    let rig = rig(Scripted { answers: Mutex::new((0..40).map(|_| busy()).collect()), ..Scripted::default() }, policy, false);
+    for items in 1..=3 {
+        rig.put(0, items);
+    }
+    let (_, requests, books) = rig.finish().await;
+    let sizes: Vec<u64> = requests.iter().map(|request| request.items).collect();
+    assert_eq!(sizes.len(), 42, "{sizes:?}");
+    assert_eq!((sizes[..41].iter().all(|size| *size == 3), sizes[41]), (true, 3), "{sizes:?}");
+    let order: Vec<u64> = requests[40..].iter().flat_map(|request| request.parts.iter().map(|part| part.items)).collect();
+    assert_eq!((order, books.delivered), (vec![1, 2, 3], 6));
 }

@@ -377,6 +377,7 @@ impl Own {
             },
             queue,
             request_bytes_max: 0,
+            in_order: false,
         }
     }
 

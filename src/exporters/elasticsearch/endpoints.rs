@@ -183,6 +183,7 @@ impl Endpoints {
     }
 
     /// The same, with the answer's body kept, up to 8 MiB.
+    #[expect(clippy::result_large_err, reason = "what an attempt came to is made once a request")]
     pub(super) async fn call(&self, asked: Asked<'_>) -> Result<Answer, Outcome> {
         let (mut body, mut is_whole) = (Vec::new(), true);
         let mut take = |_: u16, chunk: &[u8]| {

@@ -197,6 +197,7 @@ impl Own {
                 retry: self.retry_on_failure.clone(),
                 queue: self.sending_queue.clone(),
                 request_bytes_max: 0,
+                in_order: false,
             },
             mode: Some(mode),
             allowed: Vec::new(),

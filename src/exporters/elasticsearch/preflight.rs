@@ -44,6 +44,7 @@ pub(super) async fn look(exporter: &str, endpoints: &Endpoints, settings: &Setti
     Ok(Ready { facts, mode })
 }
 
+#[expect(clippy::result_large_err, reason = "what an attempt came to is made once a request")]
 async fn detect(exporter: &str, endpoints: &Endpoints) -> Result<Facts, Outcome> {
     let answer = endpoints.call(get("/")).await?;
     let retry = |cause, what: &str| {

@@ -240,7 +240,7 @@ impl Attempt<'_> {
             return Outcome::Retry { reason, after, cause: wait.cause() };
         }
         let again = (!items.is_empty()).then(|| Again { items, reason, after, cause: wait.cause() });
-        Outcome::Each(Verdicts { again, rejected, reasons: reasons.texts })
+        Outcome::Each(Verdicts { again, rejected, reasons: reasons.texts, ..Verdicts::default() })
     }
 }
 

@@ -90,6 +90,7 @@ impl ExporterConfig for Config {
             retry: self.own.retry_on_failure.clone(),
             queue: self.own.sending_queue.clone(),
             request_bytes_max: 0,
+            in_order: false,
         }
     }
 

@@ -93,7 +93,7 @@ async fn each_item_is_answered_for_by_itself() {
     })
     .await;
     let exporter = exporter(&fake, "");
-    let Outcome::Each(Verdicts { again, rejected, reasons }) = send(&exporter, 1, 0, lines(200)).await else { panic!() };
+    let Outcome::Each(Verdicts { again, rejected, reasons, .. }) = send(&exporter, 1, 0, lines(200)).await else { panic!() };
     let again = again.unwrap();
     assert_eq!((again.items, again.cause), (vec![0, 1, 2, 100, 101, 102], RetryCause::Busy));
     assert_eq!(rejected.iter().map(|rejection| rejection.item).collect::<Vec<_>>(), [50, 150]);
