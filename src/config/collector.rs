@@ -189,11 +189,6 @@ const EXPORTERS: &[Row] = &[
         "Jaeger takes OTLP: use `otlp_http` with Jaeger's port 4318; this exporter is gone from the Collector too",
     ),
     ("loki", false, "Loki takes OTLP: use `otlp_http` with `endpoint: http://loki:3100/otlp`"),
-    (
-        "prometheusremotewrite",
-        false,
-        "let Prometheus scrape the `prometheus` exporter, or send OTLP with `otlp_http` to Prometheus' /api/v1/otlp",
-    ),
     ("opencensus", false, "send OTLP with `otlp_grpc`"),
     ("otelarrow", false, "send plain OTLP with `otlp_grpc`; the same backend takes it"),
     (
@@ -209,7 +204,7 @@ const EXPORTERS: &[Row] = &[
 
 const OTHER_EXPORTERS: &str = "otlp otlp_grpc otlp_http debug nop file prometheus alertmanager alibabacloud_logservice awscloudwatchlogs awscloudwatchmetrics awsemf awskinesis awss3 awsxray azureblob \
     azuredataexplorer azuremonitor bmchelix carbon cassandra clickhouse datadog dataset doris dynatrace elasticsearch faro googlecloud \
-    googlecloudpubsub googlecloudstorage googlemanagedprometheus humio influxdb instana kafka kinetica logzio mezmo opensearch pulsar \
+    googlecloudpubsub googlecloudstorage googlemanagedprometheus humio influxdb instana kafka kinetica logzio mezmo opensearch prometheusremotewrite pulsar \
     rabbitmq sentry signalfx skywalking splunk_hec stef sumologic syslog tanzuobservability tencentcloud_logservice tinybird youtubeanalytics \
     zipkin f5 parquet";
 

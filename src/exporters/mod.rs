@@ -7,6 +7,7 @@ pub mod nop;
 pub mod otlp_grpc;
 pub mod otlp_http;
 pub mod prometheus;
+pub mod prometheus_remote_write;
 
 use crate::component::ExporterFactory;
 
@@ -20,4 +21,5 @@ pub const EXPORTERS: &[ExporterFactory] = &[
     ExporterFactory::of::<otlp_grpc::Config>(),
     ExporterFactory::of::<otlp_http::Config>(),
     ExporterFactory::of::<prometheus::Config>(),
+    ExporterFactory::of::<prometheus_remote_write::Config>(),
 ];

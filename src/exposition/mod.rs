@@ -31,7 +31,9 @@ pub use http::{Scrapes, plain};
 pub use labels::{LabelBlock, Pairs};
 pub use left_out::{LeftOut, Reason};
 pub use negotiate::{Choice, Format, choose, takes_gzip};
+pub(crate) use numbers::bound_text;
 pub use page::{Bucket, Exemplar, Family, FamilyKind, NativeHistogram, Page, PageSource, Span};
 pub use render::{Style, page_in_memory, page_in_pieces};
+pub(crate) use text::for_each_label;
 #[cfg(test)]
 pub(crate) use {page::PageWriter, sink::Gone};

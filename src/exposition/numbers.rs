@@ -28,6 +28,13 @@ fn not_finite(value: f64) -> Option<&'static [u8]> {
     }
 }
 
+/// As [`put_bound`], not in OpenMetrics' spelling.
+pub(crate) fn bound_text(value: f64) -> String {
+    let mut text = Vec::new();
+    put_bound(&mut text, value, false);
+    text.into_iter().map(char::from).collect()
+}
+
 /// The value of `le` or `quantile`. It is part of a series' identity, so it has to be spelled as every other exporter spells it: Go's
 /// shortest `%g`, and in OpenMetrics (`canonical`) with a point in every number.
 pub(crate) fn put_bound(out: &mut Vec<u8>, value: f64, canonical: bool) {
