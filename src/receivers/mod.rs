@@ -2,8 +2,12 @@
 
 pub mod host_metrics;
 pub mod otlp;
+mod request;
 
 use crate::component::ReceiverFactory;
 
 /// Every receiver a configuration can name.
-pub const RECEIVERS: &[ReceiverFactory] = &[ReceiverFactory::of::<host_metrics::Config>(), ReceiverFactory::of::<otlp::Config>()];
+pub const RECEIVERS: &[ReceiverFactory] = &[
+    ReceiverFactory::of::<host_metrics::Config>(),
+    ReceiverFactory::of::<otlp::Config>(),
+];

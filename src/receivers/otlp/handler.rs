@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{
     HeaderMap, Method, Request, Response,
     header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN},
@@ -12,20 +11,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::{Answer, Media, grpc_refusal, grpc_success, http_refusal, http_success},
-    body::{self, Held, Pieces},
+    body,
     notices::Notices,
 };
 use crate::{
     component::AuthError,
     door::{Accepted, Arrival, Inlet, Refusal},
-    door::{
-        heavy,
-        inflate::{Encoding, inflate},
-    },
+    door::{heavy, inflate::Encoding},
     otlp::{
         ScanLimits,
         json::{self, JsonErrorKind},
     },
+    receivers::request::{Held, Pieces, context, inflated, whole},
     runtime::{Shutdown, Step},
     signal::{Context, Signal},
     transport::server::{
@@ -203,7 +200,7 @@ impl Port {
             let (compressed, held) = body::message(pieces, self.inlet.budget(), self.limit).await?;
             match (compressed, encoding) {
                 (false, _) => Ok(held),
-                (true, Some(encoding)) => self.inflated(encoding, held),
+                (true, Some(encoding)) => inflated(encoding, held, self.limit),
                 (true, None) => {
                     let message = "the message is marked as compressed and grpc-encoding names nothing".to_owned();
                     Err(Refusal::Malformed { message })
@@ -299,9 +296,9 @@ impl Port {
         };
         let pieces = Pieces::of(request.body_mut(), self.read_timeout);
         let read = async {
-            let mut held = body::whole(pieces, self.inlet.budget(), self.limit).await?;
+            let mut held = whole(pieces, self.inlet.budget(), self.limit).await?;
             if let Some(encoding) = encoding {
-                held = self.inflated(encoding, held)?;
+                held = inflated(encoding, held, self.limit)?;
             }
             if media == Media::Json { self.transcoded(signal, held) } else { Ok(held) }
         };
@@ -384,38 +381,10 @@ impl Port {
         }
     }
 
-    fn inflated(&self, encoding: Encoding, held: Held) -> Result<Held, Refusal> {
-        let Held { payload, mut ticket } = held;
-        // Work is in proportion to what comes out, which is not known; eight times is usual.
-        let inflated = heavy(payload.len().saturating_mul(8), || inflate(encoding, &payload, self.limit, &mut ticket))?;
-        drop(payload);
-        ticket.shrink(inflated.len());
-        Ok(Held { payload: Bytes::from(inflated), ticket })
-    }
-
     /// What the components behind the inlet read of the request, and nothing else.
     fn context(&self, headers: &HeaderMap, link: &Link, auth: Vec<(Box<str>, Box<str>)>) -> Arc<Context> {
-        let needs = self.inlet.needs();
-        if needs.is_empty() {
-            return self.no_context.clone();
-        }
-        let mut context = Context::default();
-        if needs.peer {
-            context.peer = link.peer.map(|peer| peer.ip().to_canonical());
-        }
-        if needs.auth {
-            context.auth = auth;
-        }
-        if self.include_metadata {
-            for name in &needs.metadata {
-                let values: Vec<Box<str>> =
-                    headers.get_all(name.as_str()).iter().filter_map(|value| value.to_str().ok().map(Into::into)).collect();
-                if !values.is_empty() {
-                    context.metadata.push((name.as_str().into(), values));
-                }
-            }
-        }
-        Arc::new(context)
+        let context = context(&*self.inlet, headers, link, auth, self.include_metadata);
+        context.map_or_else(|| self.no_context.clone(), Arc::new)
     }
 
     fn accept(
