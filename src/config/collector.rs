@@ -97,7 +97,6 @@ const AGENT: &str = "keep a Collector agent on the machine for it that sends OTL
 
 const RECEIVERS: &[Row] = &[
     ("jaeger", false, SDKS_SPEAK_OTLP),
-    ("zipkin", false, SDKS_SPEAK_OTLP),
     ("opencensus", false, SDKS_SPEAK_OTLP),
     ("skywalking", false, SDKS_SPEAK_OTLP),
     (
@@ -123,7 +122,7 @@ const OTHER_RECEIVERS: &str = "otlp hostmetrics active_directory_ds aerospike ap
     memcached mongodb mongodbatlas mysql namedpipe netflow nfs nginx nsxt ntp oracledb osquery otlpjsonfile podman_stats podman postgresql \
     pprof pressurestallinformation profiling promtail pulsar purefa purefb rabbitmq receiver_creator redfish redis riak sapm saphana signalfx \
     simpleprometheus snmp snowflake solace splunk_hec splunkenterprise sqlquery sqlserver sshcheck statsd stef systemd syslog tcpcheck \
-    tcplog tlscheck udplog vcenter vcr wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc zookeeper";
+    tcplog tlscheck udplog vcenter vcr wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc zipkin zookeeper";
 
 const PROCESSORS: &[Row] = &[
     ("redaction", true, "weir does not mask data in this version: keep a Collector with `redaction` before it"),

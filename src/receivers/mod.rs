@@ -3,6 +3,7 @@
 pub mod host_metrics;
 pub mod otlp;
 mod request;
+pub mod zipkin;
 
 use crate::component::ReceiverFactory;
 
@@ -10,4 +11,5 @@ use crate::component::ReceiverFactory;
 pub const RECEIVERS: &[ReceiverFactory] = &[
     ReceiverFactory::of::<host_metrics::Config>(),
     ReceiverFactory::of::<otlp::Config>(),
+    ReceiverFactory::of::<zipkin::Config>(),
 ];

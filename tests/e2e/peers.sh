@@ -30,7 +30,7 @@ otelcol() {
   GOBIN=$work go install $core/cmd/builder@$V
   {
     printf 'dist:\n  name: otelcol\n  output_path: %s/src\n' "$work"
-    section receivers $core/receiver/otlpreceiver $contrib/receiver/hostmetricsreceiver
+    section receivers $core/receiver/otlpreceiver $contrib/receiver/{hostmetrics,zipkin}receiver
     section exporters $core/exporter/{nop,debug,otlp,otlphttp}exporter $contrib/exporter/prometheusexporter
     section processors $core/processor/{batch,memorylimiter}processor \
       $contrib/processor/{attributes,resource,resourcedetection,tailsampling,groupbytrace,transform,filter}processor

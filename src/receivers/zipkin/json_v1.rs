@@ -1,0 +1,163 @@
+//! Zipkin's JSON, version 1: what is a field in version 2 stands in annotations there (`cs`, `sr`, `sa`, …).
+//!
+//! Spec: Zipkin API, `/api/v1/spans`; Zipkin's own rules for reading version 1 as version 2.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::{
+    json::{Bounded, WrittenEndpoint, each, micros},
+    span::{Endpoint, Kind, Span, id},
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    #[serde(borrow)]
+    trace_id: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    parent_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(default)]
+    timestamp: Option<i64>,
+    #[serde(default)]
+    duration: Option<i64>,
+    #[serde(borrow, default)]
+    annotations: Option<Bounded<Annotation<'a>>>,
+    #[serde(borrow, default)]
+    binary_annotations: Option<Bounded<Binary<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Annotation<'a> {
+    #[serde(default)]
+    timestamp: i64,
+    #[serde(borrow, default)]
+    value: Cow<'a, str>,
+    #[serde(borrow, default)]
+    endpoint: Option<WrittenEndpoint<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Binary<'a> {
+    #[serde(borrow, default)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    value: Scalar<'a>,
+    #[serde(borrow, default)]
+    endpoint: Option<WrittenEndpoint<'a>>,
+}
+
+/// Addresses are written as `true`, and some senders write numbers.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar<'a> {
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+impl<'a> Scalar<'a> {
+    fn text(self) -> Cow<'a, str> {
+        match self {
+            Self::Bool(value) => Cow::Borrowed(if value { "true" } else { "false" }),
+            Self::Int(value) => Cow::Owned(value.to_string()),
+            Self::Double(value) => Cow::Owned(value.to_string()),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+/// Hands on each span of a version 1 body.
+pub(super) fn spans<'a>(body: &'a [u8], mut take: impl FnMut(&Span<'a>)) -> Result<(), String> {
+    each(body, |written: Written<'a>| {
+        take(&written.read()?);
+        Ok(())
+    })
+}
+
+const fn kind(annotation: &str) -> Option<Kind> {
+    Some(match annotation.as_bytes() {
+        b"cs" | b"cr" => Kind::Client,
+        b"sr" | b"ss" => Kind::Server,
+        b"ms" => Kind::Producer,
+        b"mr" => Kind::Consumer,
+        _ => return None,
+    })
+}
+
+impl<'a> Written<'a> {
+    fn read(self) -> Result<Span<'a>, String> {
+        let wrong = |key: &str, text: &str| format!("`{key}` is no id: `{}`", text.chars().take(40).collect::<String>());
+        let mut span = Span {
+            trace_id: id(&self.trace_id).ok_or_else(|| wrong("traceId", &self.trace_id))?,
+            id: id(&self.id).ok_or_else(|| wrong("id", &self.id))?,
+            name: self.name.unwrap_or_default(),
+            start: micros(self.timestamp.unwrap_or(0)),
+            duration: micros(self.duration.unwrap_or(0)),
+            ..Span::default()
+        };
+        if let Some(text) = self.parent_id.as_deref().filter(|text| text.bytes().any(|digit| digit != b'0')) {
+            span.parent = Some(id(text).ok_or_else(|| wrong("parentId", text))?);
+        }
+        let mut times: Option<(u64, u64)> = None;
+        let mut fallback = Endpoint::default();
+        for Annotation { timestamp, value, endpoint } in self.annotations.map_or(Vec::new(), |list| list.0) {
+            let (time, endpoint) = (micros(timestamp), endpoint.unwrap_or_default().read());
+            if time > 0 {
+                let (first, last) = times.unwrap_or((time, time));
+                times = Some((first.min(time), last.max(time)));
+            }
+            if let Some(kind) = kind(&value) {
+                // The first one says it; a span that both sides wrote into is told of as the first one's.
+                if span.kind == Kind::Unspecified {
+                    span.kind = kind;
+                }
+                if span.local.service.is_empty() {
+                    span.local = endpoint;
+                }
+            } else if !value.is_empty() {
+                if fallback.service.is_empty() {
+                    fallback = endpoint;
+                }
+                span.annotations.push((time, value));
+            }
+        }
+        for Binary { key, value, endpoint } in self.binary_annotations.map_or(Vec::new(), |list| list.0) {
+            let endpoint = endpoint.unwrap_or_default().read();
+            // Who is at the other end: the server of a client, the client of a server, the broker.
+            let is_address =
+                matches!((&*key, span.kind), ("sa", Kind::Client | Kind::Unspecified) | ("ca", Kind::Server) | ("ma", _));
+            if is_address {
+                span.remote = endpoint;
+                continue;
+            }
+            if fallback.service.is_empty() {
+                fallback = endpoint;
+            }
+            let value = value.text();
+            if &*key == "lc" {
+                if fallback.service.is_empty() {
+                    fallback.service.clone_from(&value);
+                }
+                span.tags.push((Cow::Borrowed("component"), value));
+            } else {
+                span.tags.push((key, value));
+            }
+        }
+        if span.local.service.is_empty() {
+            span.local = fallback;
+        }
+        if span.start == 0
+            && let Some((first, last)) = times
+        {
+            (span.start, span.duration) = (first, last - first);
+        }
+        Ok(span)
+    }
+}

@@ -1,0 +1,111 @@
+//! Bytes that nobody means well with: an error that says what, or spans; never a panic, never many times the memory.
+
+use super::*;
+use crate::{
+    otlp::{ScanLimits, scan},
+    signal::Signal,
+};
+
+/// Whatever comes out is a request that the door takes.
+fn swallow(body: &[u8]) {
+    for form in 0..3 {
+        let mut sheet = Sheet::new(form == 0);
+        let read = match form {
+            0 => two::spans(body, |span| sheet.add(span)),
+            1 => one::spans(body, |span| sheet.add(span)),
+            _ => proto::spans(body, |span| sheet.add(span)),
+        };
+        if read.is_ok() {
+            let payload = sheet.finish();
+            if let Err(error) = scan(Signal::Traces, &payload, &ScanLimits::default(), None) {
+                panic!("{error} from {:?}", String::from_utf8_lossy(body));
+            }
+        }
+    }
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+#[test]
+fn every_cut_and_every_changed_byte_is_survived() {
+    let bodies = [json!([whole()]).to_string().into_bytes(), in_protobuf()];
+    let mut state = 0x9e37_79b9_7f4a_7c15;
+    for body in bodies {
+        for end in 0..body.len() {
+            swallow(&body[..end]);
+        }
+        for _ in 0..20_000 {
+            let mut changed = body.clone();
+            for _ in 0..=random(&mut state) % 3 {
+                let at = random(&mut state) as usize % changed.len();
+                changed[at] = match random(&mut state) % 4 {
+                    0 => random(&mut state) as u8,
+                    1 => b"\"{}[],:\\"[random(&mut state) as usize % 8],
+                    2 => changed[at].wrapping_add(1),
+                    _ => 0xff,
+                };
+            }
+            swallow(&changed);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_span_is_refused_with_the_place() {
+    let cases = [
+        (json!({"traceId": "1"}), "invalid type: map"),
+        (json!([1]), "invalid type"),
+        (json!([{"id": "1"}]), "missing field `traceId`"),
+        (json!([{"traceId": "1", "id": "1"}, {"traceId": "zz", "id": "1"}]), "span 2: `traceId`"),
+        (json!([{"traceId": "1", "id": "0000000000000000"}]), "`id` is 16 hexadecimal digits"),
+        (json!([{"traceId": "1", "id": "12345678901234567"}]), "`id`"),
+        (json!([{"traceId": "1", "id": "1", "parentId": "x"}]), "`parentId`"),
+        (json!([{"traceId": "1", "id": "1", "tags": {"a": 1}}]), "invalid type: integer"),
+        (json!([{"traceId": "1", "id": "1", "localEndpoint": {"port": 70_000}}]), "expected u16"),
+    ];
+    for (spans, expected) in cases {
+        let said = version_two(&spans, false).unwrap_err();
+        assert!(said.contains(expected), "{spans}: {said}");
+    }
+    assert!(version_two(&json!([]), false).unwrap().resource_spans.is_empty());
+    let mut sheet = Sheet::new(false);
+    assert!(two::spans(b"[] x", |span| sheet.add(span)).unwrap_err().contains("trailing"));
+    assert!(two::spans(b"", |span| sheet.add(span)).is_err());
+    assert!(proto::spans(b"\x0a\x05abc", |span| sheet.add(span)).unwrap_err().contains("no protobuf"));
+}
+
+#[test]
+fn what_is_deep_or_many_is_refused() {
+    let deep = format!("[{{\"traceId\":\"1\",\"id\":\"1\",\"x\":{}{}}}]", "[".repeat(100_000), "]".repeat(100_000));
+    swallow(deep.as_bytes());
+    let annotations: Vec<Value> = (0..40_000).map(|_| json!({})).collect();
+    let said = version_two(&json!([{"traceId": "1", "id": "1", "annotations": annotations}]), false).unwrap_err();
+    assert!(said.contains("invalid length"), "{said}");
+    let tags: serde_json::Map<String, Value> = (0..40_000).map(|n| (n.to_string(), json!(""))).collect();
+    let said = version_two(&json!([{"traceId": "1", "id": "1", "tags": tags}]), false).unwrap_err();
+    assert!(said.contains("invalid length"), "{said}");
+    let many = zipkin::Span {
+        trace_id: vec![1; 16],
+        id: vec![1; 8],
+        annotations: vec![zipkin::Annotation::default(); 40_000],
+        ..zipkin::Span::default()
+    };
+    let body = zipkin::ListOfSpans { spans: vec![many] }.encode_to_vec();
+    let mut sheet = Sheet::new(false);
+    assert!(proto::spans(&body, |span| sheet.add(span)).unwrap_err().contains("more than"));
+}
+
+#[test]
+fn times_that_are_none_are_zero_and_large_ones_do_not_wrap() {
+    let span = json!([{"traceId": "1", "id": "1", "timestamp": -5, "duration": i64::MAX}]);
+    let request = version_two(&span, false).unwrap();
+    assert_eq!(only(&request).start_time_unix_nano, 0);
+    let span = json!([{"traceId": "1", "id": "1", "timestamp": i64::MAX, "duration": i64::MAX}]);
+    let request = version_two(&span, false).unwrap();
+    assert_eq!((only(&request).start_time_unix_nano, only(&request).end_time_unix_nano), (u64::MAX, u64::MAX));
+}
