@@ -87,6 +87,8 @@ class Stack:
             "JAEGER_UI": self.at("jaeger"),
             "JAEGER_QUERY_GRPC": self.at("jaeger_grpc"),
             "JAEGER_PROMETHEUS": f"http://{self.at('prometheus')}",
+            # Or it sends spans about itself to port 4317, which is weir, which sends them to it.
+            "OTEL_TRACES_SAMPLER": "always_off",
         }
         self.start("Jaeger", [CACHE / "peers/jaeger", "--config", ROOT / "deploy/jaeger.yaml"], env, ["jaeger_otlp", "jaeger"])
         config = self.file("alertmanager.yml", deployed("alertmanager.yml", {}))
