@@ -159,7 +159,8 @@ impl Port {
             }
             .map(|()| sheet.finish())
         });
-        let payload = payload.map_err(|message| Refusal::Malformed { message })?;
+        let payload =
+            payload.map_err(|message| Refusal::Malformed { message: format!("these are no Zipkin spans: {message}") })?;
         held.payload = Bytes::from(payload);
         Ok(held)
     }
