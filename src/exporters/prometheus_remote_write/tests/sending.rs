@@ -84,6 +84,21 @@ async fn samples_of_one_series_lie_in_the_order_of_their_times() {
     assert_eq!(state.floats(&series("g", "a")), [(START + 10, 1.0), (START + 20, 2.0), (START + 30, 3.0)]);
 }
 
+/// A series in several requests: where the first has to wait, so do the others.
+#[tokio::test]
+async fn what_waits_is_not_overtaken_by_what_comes_behind_it() {
+    let fake = Fake::start(Speaks::Both, |number, _| if number == 0 { plain(503, "busy") } else { WELL }).await;
+    let exporter = exporter(&fake, "max_batch_size_bytes: 1024");
+    let points: Vec<(&str, i64, f64)> = (0..40).map(|step| ("a", step * 10, step as f64)).collect();
+    let request = metrics(&json!([gauge("g", &points)]));
+    assert!(matches!(send(&exporter, request.clone()).await, Outcome::Retry { cause: RetryCause::Busy, .. }));
+    assert_eq!(fake.state.lock().heads.len(), 1);
+    assert_eq!(send(&exporter, request).await, Outcome::DELIVERED);
+    let expected: Vec<(i64, f64)> = (0..40).map(|step| (START + step * 10, step as f64)).collect();
+    let state = fake.state.lock();
+    assert_eq!((state.floats(&series("g", "a")), state.heads.len() > 4), (expected, true));
+}
+
 /// Lanes, small requests, answers of all kinds: what is to be sent again is, and no server ever sees a series go back.
 #[tokio::test]
 async fn nothing_is_lost_and_nothing_overtakes_whatever_fails() {
