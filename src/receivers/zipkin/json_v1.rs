@@ -2,9 +2,12 @@
 //!
 //! Spec: Zipkin API, `/api/v1/spans`; Zipkin's own rules for reading version 1 as version 2.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Visitor},
+};
 
 use super::{
     json::{Bounded, WrittenEndpoint, each, micros},
@@ -52,24 +55,38 @@ struct Binary<'a> {
     endpoint: Option<WrittenEndpoint<'a>>,
 }
 
-/// Addresses are written as `true`, and some senders write numbers.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Scalar<'a> {
-    Bool(bool),
-    Int(i64),
-    Double(f64),
-    Text(#[serde(borrow)] Cow<'a, str>),
-}
+/// Addresses are written as `true`, and some senders write numbers. Anything else is refused unread: what is between its brackets would
+/// take many times its size.
+struct Scalar<'a>(Cow<'a, str>);
 
-impl<'a> Scalar<'a> {
-    fn text(self) -> Cow<'a, str> {
-        match self {
-            Self::Bool(value) => Cow::Borrowed(if value { "true" } else { "false" }),
-            Self::Int(value) => Cow::Owned(value.to_string()),
-            Self::Double(value) => Cow::Owned(value.to_string()),
-            Self::Text(text) => text,
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = Scalar<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a number or a boolean")
+            }
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(Scalar(Cow::Borrowed(if value { "true" } else { "false" })))
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+                Ok(Scalar(Cow::Owned(value.to_string())))
+            }
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+                Ok(Scalar(Cow::Owned(value.to_string())))
+            }
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
+                Ok(Scalar(Cow::Owned(value.to_string())))
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Scalar(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Scalar(Cow::Owned(text.to_owned())))
+            }
         }
+        deserializer.deserialize_any(Shape)
     }
 }
 
@@ -140,7 +157,7 @@ impl<'a> Written<'a> {
             if fallback.service.is_empty() {
                 fallback = endpoint;
             }
-            let value = value.text();
+            let value = value.0;
             if &*key == "lc" {
                 if fallback.service.is_empty() {
                     fallback.service.clone_from(&value);

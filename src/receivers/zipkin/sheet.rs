@@ -3,9 +3,12 @@
 //! Spans of one service (and with the same tags about the process) are one resource; tags that OpenTelemetry's exporters made of a status, a
 //! scope, a link or a kind become these again.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::span::{Endpoint, Kind, Span};
 use crate::otlp::wire::{put_bytes, put_bytes_always, put_double_always, put_fixed64, put_message, put_uint, put_uint_always};
@@ -82,6 +85,8 @@ const SERVICE_NAME_SOURCE: &str = "otlp.service.name.source";
 const NO_START: &str = "otel.zipkin.absentField.startTime";
 /// Links that a span may have in tags.
 const LINKS_MAX: usize = 128;
+/// JSON in a tag or an annotation that is read; read, it takes up to sixteen times as much. Longer ones stay the texts they are.
+const JSON_BYTES_MAX: usize = 64 * 1024;
 
 /// A request being written.
 #[derive(Default)]
@@ -89,12 +94,14 @@ pub(super) struct Sheet {
     groups: Vec<Group>,
     /// By the bytes of their resources.
     places: HashMap<Vec<u8>, usize>,
+    /// Places in a group's `scopes`, by the group's place and the bytes of the scope.
+    scope_places: HashMap<(usize, Vec<u8>), usize>,
     parse_tags: bool,
 }
 
 struct Group {
     resource: Vec<u8>,
-    /// Scopes and their spans; a handful.
+    /// Scopes and their spans.
     scopes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -116,10 +123,13 @@ impl Sheet {
             self.groups.len() - 1
         };
         let Some(group) = self.groups.get_mut(place) else { return };
-        let at = group.scopes.iter().position(|(known, _)| *known == scope).unwrap_or_else(|| {
-            group.scopes.push((scope, Vec::new()));
-            group.scopes.len() - 1
-        });
+        let at = match self.scope_places.entry((place, scope)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                group.scopes.push((new.key().1.clone(), Vec::new()));
+                *new.insert(group.scopes.len() - 1)
+            }
+        };
         if let Some((_, out)) = group.scopes.get_mut(at) {
             put_message(out, 2, |out| put_span(out, span, tags, self.parse_tags));
         }
@@ -149,6 +159,13 @@ fn take<'t>(tags: &mut Vec<(&'t str, &'t str)>, name: &str) -> Option<&'t str> {
     Some(tags.remove(at).1)
 }
 
+/// By name; of several with one name the last wins, as in a map.
+fn last_of_each<'a, 't>(tags: &'a mut [(&'t str, &'t str)]) -> impl Iterator<Item = (&'t str, &'t str)> + 'a {
+    // Stable: of one name, what came last stays last.
+    tags.sort_by_key(|(name, _)| *name);
+    tags.chunk_by(|(name, _), (next, _)| name == next).filter_map(|same| same.last().copied())
+}
+
 fn resource<'t>(span: &'t Span<'_>, tags: &mut Vec<(&'t str, &'t str)>) -> Vec<u8> {
     let mut attributes: Vec<(&str, &str)> = Vec::new();
     let source = take(tags, SERVICE_NAME_SOURCE).filter(|source| !source.is_empty()).unwrap_or(SERVICE_NAME);
@@ -158,16 +175,12 @@ fn resource<'t>(span: &'t Span<'_>, tags: &mut Vec<(&'t str, &'t str)>) -> Vec<u
     tags.retain(|(name, value)| {
         let is_of_resource = name.starts_with("k8s.") || OF_RESOURCE.binary_search(name).is_ok();
         if is_of_resource {
-            match attributes.iter_mut().find(|(known, _)| known == name) {
-                Some((_, known)) => *known = value,
-                None => attributes.push((name, value)),
-            }
+            attributes.push((name, value));
         }
         !is_of_resource
     });
-    attributes.sort_unstable();
     let mut out = Vec::new();
-    for (name, value) in attributes {
+    for (name, value) in last_of_each(&mut attributes) {
         put_attribute(&mut out, 1, name, |out| put_bytes_always(out, 1, value.as_bytes()));
     }
     out
@@ -302,7 +315,7 @@ fn put_event(out: &mut Vec<u8>, time: u64, text: &str) {
     put_fixed64(out, 1, time);
     let parsed = text.split_once('|').and_then(|(name, rest)| {
         let (attributes, dropped) = rest.rsplit_once('|')?;
-        let Ok(Value::Object(attributes)) = serde_json::from_str(attributes) else { return None };
+        let attributes = object(attributes)?;
         Some((name, attributes, dropped.parse::<u32>().ok()?))
     });
     match parsed {
@@ -314,6 +327,17 @@ fn put_event(out: &mut Vec<u8>, time: u64, text: &str) {
             }
             put_uint(out, 4, u64::from(dropped));
         }
+    }
+}
+
+/// Attributes as exporters write them; `None` for other text, and for more of it than is read.
+fn object(text: &str) -> Option<Map<String, Value>> {
+    if text.len() > JSON_BYTES_MAX {
+        return None;
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(attributes)) => Some(attributes),
+        _ => None,
     }
 }
 
@@ -350,7 +374,7 @@ fn link(text: &str) -> Option<Vec<u8>> {
     let span_id: [u8; 8] = super::span::id(parts.next()?)?;
     let state = parts.next()?;
     let (attributes, dropped) = parts.next()?.rsplit_once('|')?;
-    let Ok(Value::Object(attributes)) = serde_json::from_str(attributes) else { return None };
+    let attributes = object(attributes)?;
     let mut out = Vec::new();
     put_bytes(&mut out, 1, &trace_id);
     put_bytes(&mut out, 2, &span_id);

@@ -109,3 +109,65 @@ fn times_that_are_none_are_zero_and_large_ones_do_not_wrap() {
     let request = version_two(&span, false).unwrap();
     assert_eq!((only(&request).start_time_unix_nano, only(&request).end_time_unix_nano), (u64::MAX, u64::MAX));
 }
+
+#[test]
+fn a_value_of_version_one_that_is_a_list_is_refused_before_it_is_read() {
+    let of = |value: &str| {
+        let body = format!(
+            "[{{\"traceId\":\"1\",\"id\":\"1\",\"timestamp\":1,\"binaryAnnotations\":[{{\"key\":\"k\",\"value\":{value}}}]}}]"
+        );
+        let mut sheet = Sheet::new(false);
+        one::spans(body.as_bytes(), |span| sheet.add(span)).map(|()| attributes(&only(&decoded(sheet)).attributes))
+    };
+    // Nothing behind the bracket was looked at: what is there is no JSON.
+    for (value, expected) in [("[0,nonsense]", "invalid type: sequence"), ("{nonsense}", "invalid type: map")] {
+        let said = of(value).unwrap_err();
+        assert!(said.contains(expected), "{said}");
+    }
+    for (value, expected) in [("18446744073709551615", "18446744073709551615"), ("-7", "-7"), ("2.5", "2.5"), ("false", "false")]
+    {
+        assert_eq!(of(value).unwrap(), [format!("k=\"{expected}\"")]);
+    }
+    assert_eq!(of("\"a\\u0062\"").unwrap(), ["k=\"ab\""]);
+    assert!(of("null").is_err());
+}
+
+#[test]
+fn what_says_much_in_json_stays_the_text_it_is() {
+    let of = |len: usize| {
+        let many = format!("{{\"k\":\"{}\"}}", "x".repeat(len - 8));
+        let span = json!([{"traceId": "1", "id": "1", "timestamp": 1,
+            "annotations": [{"timestamp": 1, "value": format!("retry|{many}|0")}],
+            "tags": {"otlp.link.0": format!("1|1||{many}|0")}}]);
+        let request = version_two(&span, false).unwrap();
+        let span = only(&request);
+        (span.events[0].attributes.len(), span.events[0].name.len(), span.links.len(), span.attributes.len())
+    };
+    assert_eq!(of(64 * 1024), (1, 5, 1, 0));
+    assert_eq!(of(64 * 1024 + 1), (0, 64 * 1024 + 1 + 8, 0, 1));
+}
+
+#[test]
+fn spans_of_many_scopes_each_find_theirs() {
+    let span =
+        |at: usize| json!({"traceId": "1", "id": "1", "timestamp": 1, "tags": {"otel.scope.name": (at % 1000).to_string()}});
+    let request = version_two(&(0..3000).map(span).collect(), false).unwrap();
+    let [resource] = &request.resource_spans[..] else { panic!("{}", request.resource_spans.len()) };
+    let names: Vec<String> = resource.scope_spans.iter().map(|it| it.scope.clone().unwrap().name).collect();
+    assert_eq!(names, (0..1000).map(|at| at.to_string()).collect::<Vec<_>>());
+    assert!(resource.scope_spans.iter().all(|it| it.spans.len() == 3));
+}
+
+#[test]
+fn of_many_tags_of_the_process_the_last_of_a_name_counts() {
+    let tags: String = (0..30_000).map(|at| format!("\"k8s.{}\":\"{at}\",", at % 10_000)).collect();
+    let body = format!(
+        "[{{\"traceId\":\"1\",\"id\":\"1\",\"localEndpoint\":{{\"serviceName\":\"a\"}},\"tags\":{{{tags}\"service.name\":\"b\"}}}}]"
+    );
+    let mut sheet = Sheet::new(false);
+    two::spans(body.as_bytes(), |span| sheet.add(span)).unwrap();
+    let mut expected: Vec<String> = (0..10_000).map(|at| format!("k8s.{at}=\"{}\"", 20_000 + at)).collect();
+    expected.push("service.name=\"b\"".to_owned());
+    expected.sort();
+    assert_eq!(resources(&decoded(sheet)), [expected]);
+}
