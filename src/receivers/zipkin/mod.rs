@@ -14,7 +14,8 @@
 //!
 //! Attributes are called as the Collector's receiver calls them (`network.local.address`, `service.peer.name`, …). Where it loses something this
 //! does not: tags about the process stay with each span's own resource, an `error` tag that says more than `true` is an error as in Zipkin, and
-//! `sa`, `ca` and `ma` of version 1 say who is at the other end. Shared spans keep the id they came with.
+//! `sa`, `ca` and `ma` of version 1 say who is at the other end. Shared spans keep the id they came with. It takes version 1 at every path that
+//! contains `/api/v1/spans`, and version 2 at all others; here a path ends in one of the two, and anything else is 404, not taken for spans.
 //!
 //! Spec: Zipkin API 1 and 2, `zipkin.proto`.
 

@@ -160,7 +160,7 @@ fn spans_of_many_scopes_each_find_theirs() {
 
 #[test]
 fn of_many_tags_of_the_process_the_last_of_a_name_counts() {
-    let tags: String = (0..30_000).map(|at| format!("\"k8s.{}\":\"{at}\",", at % 10_000)).collect();
+    let tags = (0..30_000).map(|at| format!("\"k8s.{}\":\"{at}\",", at % 10_000)).collect::<Vec<_>>().concat();
     let body = format!(
         "[{{\"traceId\":\"1\",\"id\":\"1\",\"localEndpoint\":{{\"serviceName\":\"a\"}},\"tags\":{{{tags}\"service.name\":\"b\"}}}}]"
     );
