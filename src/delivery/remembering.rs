@@ -122,14 +122,18 @@ impl Remembering {
             }
             let (since, pressure) = (last.elapsed(), (self.pressure)());
             let is_due = stop.is_cancelled() || is_due(since, took, pressure.is_filling, pressure.segments_begun != begun);
-            if !is_due || (!self.flushes && saved.as_ref() == Some(&self.state.applied())) {
+            if !is_due {
+                continue;
+            }
+            begun = pressure.segments_begun;
+            if !self.flushes && saved.as_ref() == Some(&self.state.applied()) {
                 continue;
             }
             let start = Instant::now();
             if let Some(applied) = self.saver.save() {
                 saved = Some(applied);
             }
-            (last, took, begun) = (Instant::now(), start.elapsed(), pressure.segments_begun);
+            (last, took) = (Instant::now(), start.elapsed());
         }
     }
 }

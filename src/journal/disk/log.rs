@@ -666,7 +666,14 @@ impl Log {
                 Err(_) => self.discard(spare, size),
             }
         }
-        self.quota.take(size).map_err(NewFile::Quota)?;
+        if let Err(full) = self.quota.take(size) {
+            // Perhaps that is what the spare files take, which are too short for this one.
+            if self.spares.is_empty() {
+                return Err(NewFile::Quota(full));
+            }
+            self.drop_spares();
+            self.quota.take(size).map_err(NewFile::Quota)?;
+        }
         self.disk.create(path, size).map_err(|error| {
             self.quota.give_back(size);
             NewFile::Io(error)
@@ -701,9 +708,6 @@ impl Log {
     pub(super) fn retire(&mut self, offset: u64) {
         self.tidy();
         let mut is_changed = false;
-        for _ in 1..self.spares_least {
-            self.drop_spare();
-        }
         loop {
             let first = {
                 let mut segments = self.segments.0.lock();
@@ -716,6 +720,11 @@ impl Log {
                 }
             };
             let Some(first) = first else { break };
+            if !is_changed {
+                for _ in 1..self.spares_least {
+                    self.drop_spare();
+                }
+            }
             is_changed = true;
             drop(self.disk.remove(&first.path.with_extension("extent")));
             let is_sound = !first.is_faulty.load(Ordering::Relaxed);
@@ -723,7 +732,9 @@ impl Log {
                 self.discard(first.path.clone(), first.bytes);
             }
         }
-        self.spares_least = self.spares.len();
+        if is_changed {
+            self.spares_least = self.spares.len();
+        }
         if is_changed && self.options.sync {
             // Otherwise a power cut brings them back, and with them a journal that is full of nothing.
             drop(self.disk.sync_directory(&self.directory));
@@ -778,6 +789,18 @@ impl Log {
     pub(super) fn drop_spare(&mut self) -> bool {
         let spare = self.take_spare();
         spare.map(|spare| self.discard(spare, self.options.segment_bytes)).is_some()
+    }
+
+    /// Whether there are more than the one that a shard always keeps.
+    pub(super) fn has_many_spares(&self) -> bool {
+        self.spares.len() > 1
+    }
+
+    /// Gives the room of all spare files but one back.
+    pub(super) fn keep_one_spare(&mut self) {
+        while self.has_many_spares() {
+            self.drop_spare();
+        }
     }
 
     /// Gives the room of all spare files back.

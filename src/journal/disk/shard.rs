@@ -55,6 +55,8 @@ const GATHER: Duration = Duration::from_millis(1);
 const CURSORS_WAIT: Duration = Duration::from_millis(20);
 /// How often the places are synced.
 const CURSORS_SYNC: Duration = Duration::from_secs(5);
+/// For how long after the last append a shard keeps more than one file to write over: others may need the room.
+const SPARES_WAIT: Duration = Duration::from_secs(5);
 /// How often a writer without room looks for some.
 const ROOM_CHECK: Duration = Duration::from_millis(250);
 
@@ -201,6 +203,7 @@ impl DiskShard {
             synced: now,
             written_end,
             is_unsynced: false,
+            appended: Instant::now(),
             senders: 0,
         };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run())?;
@@ -729,6 +732,8 @@ struct Writer {
     written_end: Option<u64>,
     /// Places are written and not synced.
     is_unsynced: bool,
+    /// When something was appended last.
+    appended: Instant,
     /// Records of the last group and those that came while it was written: how many senders wait for their answers, about.
     senders: usize,
 }
@@ -743,8 +748,11 @@ impl Writer {
                 self.senders = group.len();
                 self.write(&inner, &mut group);
                 self.senders += inner.queue.lock().waiting.len();
+                self.appended = Instant::now();
             } else if inner.fault().is_some() {
                 self.look_for_room(&inner);
+            } else if self.appended.elapsed() >= SPARES_WAIT {
+                self.log.keep_one_spare();
             }
             self.housekeep(&inner, closing);
             if closing && inner.queue.lock().waiting.is_empty() {
@@ -765,6 +773,8 @@ impl Writer {
                 inner.wake.wait_for(&mut queue, CURSORS_WAIT.saturating_sub(self.written.elapsed()));
             } else if self.is_unsynced {
                 inner.wake.wait_for(&mut queue, CURSORS_SYNC.saturating_sub(self.synced.elapsed()));
+            } else if self.log.has_many_spares() {
+                inner.wake.wait_for(&mut queue, SPARES_WAIT.saturating_sub(self.appended.elapsed()));
             } else {
                 inner.wake.wait(&mut queue);
             }

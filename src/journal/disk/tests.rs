@@ -126,6 +126,23 @@ fn a_full_quota_refuses_and_takes_again_when_there_is_room() {
 }
 
 #[test]
+fn spare_files_give_way_to_what_does_not_fit_into_them() {
+    let directory = TempDir::new().unwrap();
+    let quota = Arc::new(Quota::new(4 * SMALL));
+    let (mut log, _) =
+        Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota.clone(), 0, Nonces::from(1)).unwrap();
+    while log.segments.all().len() < 4 {
+        fill(&mut log, 1);
+    }
+    log.retire(log.next());
+    log.seal();
+    log.retire(log.next());
+    assert!(quota.used() > 0 && log.segments.all().is_empty(), "spare files only");
+    log.append(&[entry(1, 3 * SMALL as usize)], UnixNanos(1)).unwrap();
+    assert!(quota.used() <= 4 * SMALL);
+}
+
+#[test]
 fn consumed_files_are_kept_for_what_comes_and_no_more_than_that() {
     let directory = TempDir::new().unwrap();
     let quota = Arc::new(Quota::new(64 * SMALL));
