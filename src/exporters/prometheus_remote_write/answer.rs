@@ -37,11 +37,8 @@ const WORDS_MAX: usize = 300;
 pub(super) enum Said {
     /// With what a server of version 2 says to have written.
     Taken(Option<Amount>),
-    /// Something in it is refused for good; `nothing`: all of it, for the server says that it wrote none.
-    Refused {
-        reason: String,
-        nothing: bool,
-    },
+    /// Something in it is refused for good. A server that says that it wrote nothing may have refused good neighbours along with it.
+    Refused(String),
     TooLarge(String),
     /// 500: about the samples, or about the server.
     Fails(String),
@@ -78,10 +75,10 @@ pub(super) fn read(version: Version, answer: &Answer, now: UnixNanos) -> Said {
         413 => Said::TooLarge(reason),
         429 | 503 => waits(RetryCause::Busy, hint()),
         // Prometheus says so of samples that it will never take, until it is started otherwise.
-        500 if words.contains("native histogram") => Said::Refused { reason, nothing: false },
+        500 if words.contains("native histogram") => Said::Refused(reason),
         500 => Said::Fails(reason),
         408 | 501..=599 => waits(RetryCause::Passing, hint()),
-        _ => Said::Refused { reason, nothing: written.is_some_and(|written| written == Amount::default()) },
+        _ => Said::Refused(reason),
     }
 }
 

@@ -157,6 +157,13 @@ impl Own {
         } else {
             Strategy::UnderscoreEscapingWithoutSuffixes
         });
+        for name in self.external_labels.keys() {
+            let label = strategy.label_name(name);
+            if matches!(&*label, "" | "__name__" | "le" | "quantile") {
+                let help = "metrics' names, and the series of histograms and summaries, are told apart by it".to_owned();
+                found.error(at("external_labels"), format!("`{name}` is no label to choose freely"), Some(help));
+            }
+        }
         let lanes = self.max_batch_request_parallelism.unwrap_or(self.remote_write_queue.num_consumers);
         Settings {
             delivery: self.delivery(),

@@ -68,13 +68,15 @@ fn each_series<'a>(points: &'a [Point], mut put: impl FnMut(&Series<'a>)) {
     let same = |a: &Point, b: &Point| a.key == b.key && a.family.name == b.family.name && a.labels == b.labels;
     for row in points.chunk_by(same) {
         let mut found: Vec<Series<'a>> = Vec::new();
+        // A point may have as many series as it has buckets.
+        let mut places: HashMap<_, usize, foldhash::fast::RandomState> = HashMap::default();
         for point in row {
             for (at, sample) in point.samples.iter().enumerate() {
                 // Points of one row mostly have the same samples in the same places.
-                let here = found.get(at).is_some_and(|series| series.sample.is_of_the_series_of(sample));
-                let known =
-                    if here { found.get_mut(at) } else { found.iter_mut().find(|it| it.sample.is_of_the_series_of(sample)) };
-                match known {
+                let of = sample.series();
+                let here = found.get(at).is_some_and(|series| series.sample.series() == of);
+                let known = if here { at } else { *places.entry(of).or_insert(found.len()) };
+                match found.get_mut(known) {
                     Some(series) => series.all.push((point, sample)),
                     None => found.push(Series { point, sample, all: vec![(point, sample)] }),
                 }
@@ -115,7 +117,7 @@ fn one(out: &mut Vec<u8>, series: &Series<'_>, amount: &mut Amount) {
     series.each_label(|name, value| put_label(out, name, value));
     for (point, sample) in &series.all {
         if let Value::Float(value) = sample.value {
-            put_message(out, 2, |out| put_sample(out, value, point.time));
+            put_message(out, 2, |out| put_sample(out, value, point.time, 0));
             amount.samples += 1;
         }
     }
@@ -127,7 +129,7 @@ fn one(out: &mut Vec<u8>, series: &Series<'_>, amount: &mut Amount) {
             });
         }
     }
-    put_histograms(out, 4, series, amount);
+    put_histograms(out, 4, series, amount, |_| 0);
 }
 
 fn two(out: &mut Vec<u8>, series: &Series<'_>, symbols: &mut Symbols, amount: &mut Amount) {
@@ -136,11 +138,11 @@ fn two(out: &mut Vec<u8>, series: &Series<'_>, symbols: &mut Symbols, amount: &m
     put_numbers(out, 1, &numbers);
     for (point, sample) in &series.all {
         if let Value::Float(value) = sample.value {
-            put_message(out, 2, |out| put_sample(out, value, point.time));
+            put_message(out, 2, |out| put_sample(out, value, point.time, point.start));
             amount.samples += 1;
         }
     }
-    put_histograms(out, 3, series, amount);
+    put_histograms(out, 3, series, amount, |point| point.start);
     for (_, sample) in &series.all {
         for exemplar in &sample.exemplars {
             put_message(out, 4, |out| {
@@ -157,7 +159,7 @@ fn two(out: &mut Vec<u8>, series: &Series<'_>, symbols: &mut Symbols, amount: &m
         put_uint(out, 3, u64::from(symbols.number(&family.help)));
         put_uint(out, 4, u64::from(symbols.number(&family.unit)));
     });
-    // Since when the last of them counts; none of the others is newer.
+    // For who reads 2.0 as it was before its fourth release candidate: since when the last of them counts; none of the others is newer.
     let start = series.all.last().map_or(0, |(point, _)| point.start);
     put_uint(out, 6, start as u64);
 }
@@ -169,9 +171,11 @@ fn put_label(out: &mut Vec<u8>, name: &str, value: &str) {
     });
 }
 
-fn put_sample(out: &mut Vec<u8>, value: f64, time: i64) {
+/// `start` is version 2's; 0: none.
+fn put_sample(out: &mut Vec<u8>, value: f64, time: i64, start: i64) {
     put_double_always(out, 1, value);
     put_uint(out, 2, time as u64);
+    put_uint(out, 3, start as u64);
 }
 
 fn put_exemplar_value(out: &mut Vec<u8>, exemplar: &Exemplar) {
@@ -179,17 +183,17 @@ fn put_exemplar_value(out: &mut Vec<u8>, exemplar: &Exemplar) {
     put_uint(out, 3, exemplar.unix_nanos / 1_000_000);
 }
 
-fn put_histograms(out: &mut Vec<u8>, field: u32, series: &Series<'_>, amount: &mut Amount) {
+fn put_histograms(out: &mut Vec<u8>, field: u32, series: &Series<'_>, amount: &mut Amount, start: fn(&Point) -> i64) {
     for (point, sample) in &series.all {
         if let Value::Native(native) = &sample.value {
-            put_message(out, field, |out| put_histogram(out, native, point.time));
+            put_message(out, field, |out| put_histogram(out, native, point.time, start(point)));
             amount.histograms += 1;
         }
     }
 }
 
-/// Both versions have the same message. Counts are whole: OpenTelemetry has no others.
-fn put_histogram(out: &mut Vec<u8>, native: &Native, time: i64) {
+/// Both versions have the same message, but for `start` (version 2's; 0: none). Counts are whole: OpenTelemetry has no others.
+fn put_histogram(out: &mut Vec<u8>, native: &Native, time: i64, start: i64) {
     let Native { count, sum, buckets } = native;
     put_uint_always(out, 1, *count);
     put_double_always(out, 3, *sum);
@@ -199,6 +203,7 @@ fn put_histogram(out: &mut Vec<u8>, native: &Native, time: i64) {
     put_side(out, 8, &buckets.negative_spans, &buckets.negative_counts);
     put_side(out, 11, &buckets.positive_spans, &buckets.positive_counts);
     put_uint(out, 15, time as u64);
+    put_uint(out, 17, start as u64);
 }
 
 /// Spans, and in the field behind them what each bucket has more than the one before it.

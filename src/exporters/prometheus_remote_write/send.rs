@@ -109,8 +109,7 @@ impl Lane<'_> {
                         self.refuse(piece, &format!("a single point is larger than the server takes: {reason}"));
                     }
                 }
-                Said::Refused { reason, nothing: true } => self.refuse(piece, &reason),
-                Said::Refused { reason, nothing: false } => {
+                Said::Refused(reason) => {
                     if let Some(piece) = self.smaller(piece) {
                         self.refuse(piece, &reason);
                     }
@@ -146,7 +145,7 @@ impl Lane<'_> {
             match said {
                 Said::Taken(_) => self.sorted.taken.extend(piece),
                 Said::Waits { cause, reason, after } => self.wait(piece, Waiting { cause, reason, after }),
-                Said::Fails(reason) | Said::Refused { reason, .. } | Said::TooLarge(reason) | Said::NotSpoken(reason) => {
+                Said::Fails(reason) | Said::Refused(reason) | Said::TooLarge(reason) | Said::NotSpoken(reason) => {
                     self.refuse(piece, &reason);
                 }
             }
@@ -186,7 +185,7 @@ impl Lane<'_> {
         let version = shared.version();
         let (piece, body, amount) = match body(version, piece, shared.settings.send_metadata).await {
             Ok(made) => made,
-            Err((piece, reason)) => return (piece, Said::Refused { reason, nothing: true }),
+            Err((piece, reason)) => return (piece, Said::Refused(reason)),
         };
         let mut headers = self.headers.clone();
         headers.extend(version_headers(version));

@@ -73,13 +73,37 @@ impl Sample {
         Self { suffix, label: Some((name, text.into())), ..Self::float(value) }
     }
 
-    /// Whether both belong to one series, given that their points' labels are the same.
-    pub(super) fn is_of_the_series_of(&self, other: &Self) -> bool {
-        self.suffix == other.suffix && self.label == other.label
+    /// What tells its series from the others of its point.
+    pub(super) fn series(&self) -> (&'static str, Option<(&'static str, &str)>) {
+        (self.suffix, self.label.as_ref().map(|(name, text)| (*name, &**text)))
     }
 }
 
 impl Point {
+    /// Bytes of its labels.
+    pub(super) fn texts(&self) -> usize {
+        self.labels.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// Bytes of memory that it takes, roughly.
+    pub(super) fn held(&self) -> usize {
+        let sample = |sample: &Sample| {
+            let native = match &sample.value {
+                Value::Float(_) => 0,
+                Value::Native(native) => {
+                    let buckets = &native.buckets;
+                    size_of::<Native>()
+                        + 8 * (buckets.positive_counts.len() + buckets.negative_counts.len())
+                        + 8 * (buckets.positive_spans.len() + buckets.negative_spans.len())
+                }
+            };
+            let label = sample.label.as_ref().map_or(0, |(_, text)| text.len());
+            size_of::<Sample>() + label + native + sample.exemplars.len() * 640
+        };
+        let labels = self.texts() + self.labels.len() * size_of::<(Box<str>, Box<str>)>();
+        size_of::<Self>() + labels + self.samples.iter().map(sample).sum::<usize>()
+    }
+
     /// With its size reckoned.
     pub(super) fn sized(mut self) -> Self {
         // A label is framed by 6 bytes at most where it is short; series, sample and metadata by some 60.

@@ -32,6 +32,17 @@ use crate::{
 /// Fixed, so that a series keeps its lane.
 const KEYS: foldhash::fast::FixedState = foldhash::fast::FixedState::with_seed(0x07e3_07e3);
 
+/// Bytes of all texts that a series is written with, and of what its metric says of itself: more is no name and no label, and every sample
+/// of the point is written with all of it.
+const TEXTS_MAX: usize = 64 << 10;
+/// Labels of a series.
+const LABELS_MAX: usize = 1024;
+/// Bytes of one point in a request: what is larger no server takes.
+const POINT_MAX: usize = 16 << 20;
+/// Bytes of memory that the points of one attempt take: so many, and so many times what the request has.
+const HELD_MAX: usize = 256 << 20;
+const HELD_FACTOR: usize = 16;
+
 /// Why a point has no form in remote write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lost {
@@ -45,10 +56,12 @@ pub(super) enum Lost {
     Range,
     /// Nothing is left of the metric's name.
     Name,
+    /// Texts, labels or buckets are more than any server takes, or many times more than the request that they came in.
+    Size,
 }
 
 impl Lost {
-    pub(super) const ALL: [Self; 5] = [Self::Delta, Self::Temporality, Self::NoValue, Self::Range, Self::Name];
+    pub(super) const ALL: [Self; 6] = [Self::Delta, Self::Temporality, Self::NoValue, Self::Range, Self::Name, Self::Size];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -57,6 +70,7 @@ impl Lost {
             Self::NoValue => "no_value",
             Self::Range => "range",
             Self::Name => "name",
+            Self::Size => "size",
         }
     }
 }
@@ -86,6 +100,8 @@ pub(super) struct Translated {
     pub(super) lost: Vec<LostPoints>,
     /// By the hash of their labels.
     pub(super) infos: HashMap<u64, Info>,
+    /// Bytes of memory that the points take.
+    pub(super) held: usize,
 }
 
 /// What decides a metric's name and which label is not the data's to use.
@@ -112,6 +128,8 @@ struct Place<'a> {
     scope: &'a Pairs,
     /// Unix milliseconds, for points without a time.
     now: i64,
+    /// Bytes of memory that all points may take.
+    held_max: usize,
     /// The number of the next point.
     item: u64,
     out: &'a mut Translated,
@@ -121,6 +139,7 @@ struct Place<'a> {
 pub(super) fn translate(settings: &Settings, request: &Request, now: u64) -> Translated {
     let mut out = Translated::default();
     let mut item = 0;
+    let held_max = HELD_MAX.saturating_add(request.bytes.saturating_mul(HELD_FACTOR));
     for batch in &request.parts {
         let peer: Option<IpAddr> = batch.context.peer;
         for resource in MetricsView::new(&batch.payload).resources() {
@@ -133,7 +152,8 @@ pub(super) fn translate(settings: &Settings, request: &Request, now: u64) -> Tra
                     scope_labels(&scope.scope(), scope.schema_url(), settings.strategy)
                 };
                 for metric in scope.items() {
-                    let mut place = Place { settings, target: &target, scope: &labels, now: millis(now), item, out: &mut out };
+                    let (target, scope, now) = (&target, &labels, millis(now));
+                    let mut place = Place { settings, target, scope, now, held_max, item, out: &mut out };
                     place.metric(&metric);
                     item += count::of_metric(metric.bytes());
                 }
@@ -229,6 +249,9 @@ impl Place<'_> {
         let samples = if flags & NO_RECORDED_VALUE == 0 { samples } else { Ok(ended()) };
         let Settings { strategy, namespace, external_labels, .. } = self.settings;
         let made = samples.and_then(|samples| {
+            if !self.fits(metric, attributes) {
+                return Err(Lost::Size);
+            }
             let (name, unit) = strategy.metric_name(namespace, metric.name, metric.unit, kind, is_gauge);
             if name.is_empty() { Err(Lost::Name) } else { Ok((samples, name, unit)) }
         });
@@ -245,8 +268,21 @@ impl Place<'_> {
         let labels = labels_of(&block, external_labels);
         let time = if time == 0 { self.now } else { millis(time) };
         let key = key(&family.name, &labels);
-        let point = Point { item: Some(item), key, family, labels, time, start: millis(start), samples, bytes: 0 };
-        self.out.points.push(point.sized());
+        let point = Point { item: Some(item), key, family, labels, time, start: millis(start), samples, bytes: 0 }.sized();
+        let held = self.out.held.saturating_add(point.held());
+        if point.bytes > POINT_MAX || point.texts() > TEXTS_MAX || held > self.held_max {
+            return self.lose(item, metric.name, Lost::Size);
+        }
+        self.out.held = held;
+        self.out.points.push(point);
+    }
+
+    /// Whether what a point is written with is worth copying at all.
+    fn fits(&self, metric: &MetricView<'_>, attributes: AttributesView<'_>) -> bool {
+        let fixed = || self.target.labels.iter().chain(self.scope);
+        let texts = metric.name.len() + metric.unit.len() + metric.description.len();
+        let texts = texts + fixed().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        texts <= TEXTS_MAX && fixed().count() + attributes.iter().take(LABELS_MAX).count() < LABELS_MAX
     }
 
     fn lose(&mut self, item: u64, metric: &str, reason: Lost) {

@@ -100,8 +100,10 @@ pub(crate) fn series_labels(fixed: &[&Pairs], attributes: AttributesView<'_>, re
     let mut labels: Vec<(Cow<'_, str>, Cow<'_, str>)> =
         Vec::with_capacity(keyed.len() + fixed.iter().map(|pairs| pairs.len()).sum::<usize>());
     for (name, value) in fixed.iter().flat_map(|pairs| pairs.iter()) {
-        if !labels.iter().any(|(known, _)| known == name) {
-            labels.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+        // One that the format keeps for itself steps aside here, too: `le` twice would cost the series all of its buckets.
+        let name = if name == reserved { Cow::Owned(format!("exported_{name}")) } else { Cow::Borrowed(name.as_str()) };
+        if !labels.iter().any(|(known, _)| *known == name) {
+            labels.push((name, Cow::Borrowed(value)));
         }
     }
     let first = labels.len();

@@ -16,6 +16,9 @@ pub(super) struct Sample {
     pub(super) value: f64,
     #[prost(int64, tag = "2")]
     pub(super) timestamp: i64,
+    /// Version 2's.
+    #[prost(int64, tag = "3")]
+    pub(super) start: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,6 +61,9 @@ pub(super) struct Histogram {
     pub(super) positive_deltas: Vec<i64>,
     #[prost(int64, tag = "15")]
     pub(super) timestamp: i64,
+    /// Version 2's.
+    #[prost(int64, tag = "17")]
+    pub(super) start: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -172,6 +178,12 @@ impl RequestTwo {
                 histograms: series.histograms.clone(),
             });
         }
-        (one, self.series.iter().map(|series| series.created).collect())
+        let start = |series: &TimeSeriesTwo| {
+            let all = series.samples.iter().map(|it| it.start).chain(series.histograms.iter().map(|it| it.start));
+            let last = all.last().expect("a series has samples");
+            assert_eq!(series.created, last, "what is said of the series is said of its last sample");
+            last
+        };
+        (one, self.series.iter().map(start).collect())
     }
 }

@@ -63,6 +63,20 @@ async fn what_is_out_of_order_is_refused_alone_and_in_the_servers_words() {
     }
 }
 
+/// One that takes all of a request or none says that it wrote nothing: its neighbours are good nonetheless.
+#[tokio::test]
+async fn a_server_that_wrote_nothing_is_asked_for_each_point() {
+    let fake = Fake::start(Speaks::Both, |_, request| {
+        let is_bad = request.series.iter().any(|series| series.labels.iter().any(|label| label.value == "s13"));
+        let headers = "x-prometheus-remote-write-samples-written: 0\r\nx-prometheus-remote-write-histograms-written: 0\r\n";
+        if is_bad { Some((400, headers.to_owned(), "no".to_owned())) } else { WELL }
+    })
+    .await;
+    let verdicts = each(send(&exporter(&fake, TWO), row(40, 0, 1.0)).await);
+    assert_eq!((verdicts.rejected.len(), verdicts.rejected[0].item, verdicts.again), (1, 13, None));
+    assert_eq!(fake.state.lock().stored.len(), 39);
+}
+
 /// The same again, as after a crash: nothing is refused, and nothing is there twice.
 #[tokio::test]
 async fn the_same_twice_changes_nothing() {

@@ -51,6 +51,7 @@ fn what_cannot_be_is_an_error() {
         ("endpoint: http://p/api/v1/write\nremote_write_queue: {num_consumers: 0}", "cannot be"),
         ("endpoint: http://p/api/v1/write\nmax_batch_size_bytes: 10", "from 1 KiB"),
         ("endpoint: http://p/api/v1/write\nexternal_label: {a: b}", "external_label"),
+        ("endpoint: http://p/api/v1/write\nexternal_labels: {le: b}", "`le` is no label to choose freely"),
         ("endpoint: http://p/api/v1/write\nhttp: {endpont: x}", "endpont"),
     ];
     for (yaml, expected) in cases {

@@ -196,3 +196,43 @@ async fn target_info_is_said_once_a_minute_of_the_datas_time() {
     assert_eq!(send(&quiet, batch(&request)).await, Outcome::DELIVERED);
     assert!(!fake.state.lock().stored.keys().any(|name| name.contains("target_info") && name.contains("other")));
 }
+
+/// Labels that the format keeps for itself, among those that a resource gives to each series.
+#[tokio::test]
+async fn a_resource_that_has_le_costs_no_bucket() {
+    let fake = healthy().await;
+    let exporter = exporter(&fake, "resource_to_telemetry_conversion: {enabled: true}");
+    let histogram = json!([{"name": "h", "histogram": {"aggregationTemporality": 2, "dataPoints": [
+        {"timeUnixNano": at(0), "count": "3", "sum": 1.0, "explicitBounds": [1.0], "bucketCounts": ["1", "2"]}]}}]);
+    let resource = &[("service.name", "cart"), ("service.instance.id", "i"), ("le", "x")];
+    assert_eq!(send(&exporter, batch(&request_of(resource, &histogram))).await, Outcome::DELIVERED);
+    fake.assert_well_formed();
+    let state = fake.state.lock();
+    let buckets: Vec<&String> = state.stored.keys().filter(|name| name.starts_with("h_bucket")).collect();
+    assert_eq!(buckets.len(), 2, "{:#?}", state.stored.keys());
+    assert!(buckets.iter().all(|name| name.contains("exported_le=\"x\"") && name.contains(",le=\"")), "{buckets:?}");
+}
+
+/// What would be written many thousand times over is left out; what lies beside it is written.
+#[tokio::test]
+async fn what_grows_beyond_all_measure_is_left_out_and_named() {
+    let fake = healthy().await;
+    let bounds: Vec<f64> = (0..20_000).map(f64::from).collect();
+    let counts = vec!["1"; 20_001];
+    let histogram = |text: &str| {
+        json!({"name": "h", "histogram": {"aggregationTemporality": 2, "dataPoints": [{"timeUnixNano": at(0), "count": "20001",
+            "explicitBounds": bounds, "bucketCounts": counts, "attributes": attributes(&[("text", text)])}]}})
+    };
+    // Of one metric: too long a text, one that is too long for so many buckets, and one that is not.
+    let request = metrics(&json!([
+        gauge("a", &[(&"x".repeat(70_000), 0, 1.0), ("short", 0, 1.0)]),
+        histogram(&"x".repeat(2000)),
+        gauge(&"n".repeat(70_000), &[("a", 0, 1.0)]),
+        gauge("b", &[("a", 0, 1.0)]),
+    ]));
+    let verdicts = each(send(&exporter(&fake, ""), request).await);
+    assert_eq!((verdicts.unsupported, verdicts.rejected, verdicts.again), (vec![0, 2, 3], vec![], None));
+    fake.assert_well_formed();
+    let names: Vec<String> = fake.state.lock().stored.keys().map(|name| name.split_once('{').unwrap().0.to_owned()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
