@@ -7,6 +7,8 @@
 //!       overtake each other.
 //! Lost: delta points and others that Prometheus has no form for: dropped (`unsupported`), counted by reason and said. What a server refuses
 //!       (out of order, too old, a second value for one time) is a dead letter with its words; its neighbours are written.
+//!       A good sample can be among them: where a part of its request was stored already and it is sent again while the bad ones are searched,
+//!       or where it met a 500, a later sample of its series was taken meanwhile, and it comes too late.
 //!
 //! ```yaml
 //! exporters:

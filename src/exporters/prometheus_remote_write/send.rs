@@ -1,7 +1,8 @@
 //! One attempt: the points of a request in lanes, each lane's requests one after another, and what came of each point.
 //!
 //! A series is in one lane, and lies in it in the order of its times; a lane that has to wait sends nothing more. So samples of one series
-//! never overtake each other, however many lanes there are and whatever fails.
+//! never overtake each other, however many lanes there are. One exception: a point that met a 500 while others of its request were taken is set aside
+//! and tried after them, and a later sample of its series may be among those.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
