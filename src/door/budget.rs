@@ -164,7 +164,7 @@ impl Ticket {
     }
 
     /// The refusal of a body that grew to `bytes` and found no room.
-    pub(super) fn refusal(&self, bytes: usize) -> Refusal {
+    pub fn refusal(&self, bytes: usize) -> Refusal {
         self.budget.refusal(bytes)
     }
 

@@ -1,5 +1,5 @@
-//! What receivers of HTTP requests share: bodies, read as they come, within the limit, the byte budget and the least speed; and what is kept of
-//! a request beside its body.
+//! What receivers of HTTP requests share: bodies, read as they come, within the limit, the byte budget and the least speed; what is kept of a
+//! request beside its body; and the headers of a refusal.
 //!
 //! Full: room is asked for before bytes are kept, in steps for large bodies, so that a length that is only announced takes no room.
 //! A body slower than 1 KiB/s for 5 s is given up.
@@ -13,18 +13,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{
+    HeaderMap, HeaderValue,
+    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+};
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    door::status::retry_hint,
+    door::status::{Situation, retry_hint},
     door::{
         Budget, Inlet, Refusal, Ticket, heavy,
         inflate::{Encoding, inflate},
     },
     signal::Context as Sender,
-    transport::server::Link,
+    transport::server::{HttpServerSettings, Link},
 };
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -189,6 +192,45 @@ pub(crate) fn inflated(encoding: Encoding, held: Held, limit: usize) -> Result<H
     drop(payload);
     ticket.shrink(inflated.len());
     Ok(Held { payload: Bytes::from(inflated), ticket })
+}
+
+/// Compressions that a port reads; all by default.
+#[derive(Default)]
+pub(crate) struct Encodings(Option<Vec<Option<Encoding>>>);
+
+impl Encodings {
+    pub(crate) fn of(settings: &HttpServerSettings) -> Self {
+        let named = settings.compression_algorithms.as_ref().filter(|names| !names.is_empty());
+        Self(named.map(|names| names.iter().filter_map(|name| Encoding::parse(name.as_bytes())).collect()))
+    }
+
+    /// What the header called `header` names. One layer only: neither a list nor a second header.
+    pub(crate) fn read(&self, headers: &HeaderMap, header: &str) -> Result<Option<Encoding>, Refusal> {
+        let Some(name) = headers.get(header) else { return Ok(None) };
+        let is_one = headers.get_all(header).iter().nth(1).is_none();
+        let known = Encoding::parse(name.as_bytes()).filter(|_| is_one);
+        known.filter(|known| self.0.as_ref().is_none_or(|allowed| allowed.contains(known))).ok_or_else(|| {
+            let shown: String = String::from_utf8_lossy(name.as_bytes()).chars().take(64).collect();
+            let message = format!("bodies in the encoding `{shown}` are not read; gzip, zstd, deflate, snappy or none are");
+            Refusal::Encoding { message }
+        })
+    }
+}
+
+/// Says in an HTTP answer's headers when to come again, and what would be let in.
+pub(crate) fn refuse(refusal: &Refusal, headers: &mut HeaderMap) {
+    if let Some(after) = refusal.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
+    }
+    match refusal.situation() {
+        Situation::Unauthenticated => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"weir\", Bearer"));
+        }
+        Situation::Method => {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        _ => {}
+    }
 }
 
 /// What the components behind the inlet read of a request beside its body, and nothing else; `None` where that is nothing.

@@ -6,16 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
-};
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
-    door::status::Situation,
     door::{Accepted, Refusal},
     otlp::{json, response},
+    receivers::request::refuse,
     signal::Signal,
     transport::server::{Error, grpc, health::Watching},
 };
@@ -117,21 +114,8 @@ pub(super) fn http_success(signal: Signal, accepted: &Accepted, media: Media) ->
 /// Errors of requests whose media type is none of OTLP's are said in JSON, which everybody can read.
 pub(super) fn http_refusal(refusal: &Refusal, media: Option<Media>) -> Response<Answer> {
     let media = media.unwrap_or(Media::Json);
-    let situation = refusal.situation();
-    let mut answer = http_answer(situation.row().http, refusal.status_body(media == Media::Json).into(), media);
-    let headers = answer.headers_mut();
-    if let Some(after) = refusal.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
-    }
-    match situation {
-        Situation::Unauthenticated => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"weir\", Bearer"));
-        }
-        Situation::Method => {
-            headers.insert(ALLOW, HeaderValue::from_static("POST"));
-        }
-        _ => {}
-    }
+    let mut answer = http_answer(refusal.situation().row().http, refusal.status_body(media == Media::Json).into(), media);
+    refuse(refusal, answer.headers_mut());
     answer
 }
 

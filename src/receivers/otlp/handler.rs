@@ -22,7 +22,7 @@ use crate::{
         ScanLimits,
         json::{self, JsonErrorKind},
     },
-    receivers::request::{Held, Pieces, context, inflated, whole},
+    receivers::request::{Encodings, Held, Pieces, context, inflated, whole},
     runtime::{Shutdown, Step},
     signal::{Context, Signal},
     transport::server::{
@@ -95,8 +95,7 @@ pub(super) struct Port {
     limit: usize,
     read_timeout: Duration,
     include_metadata: bool,
-    /// `None`: all.
-    encodings: Option<Vec<Option<Encoding>>>,
+    encodings: Encodings,
     notices: Notices,
     /// The context of every request, where nothing of it is needed.
     no_context: Arc<Context>,
@@ -112,12 +111,11 @@ impl Port {
     }
 
     pub(super) fn http(settings: &HttpServerSettings, gate: Gate, block: String, common: &Common) -> Self {
-        let encodings = settings.compression_algorithms.as_ref().filter(|names| !names.is_empty());
         Self {
             limit: settings.request_bytes_max(),
             include_metadata: settings.include_metadata,
             read_timeout: settings.read_timeout.0,
-            encodings: encodings.map(|names| names.iter().filter_map(|name| Encoding::parse(name.as_bytes())).collect()),
+            encodings: Encodings::of(settings),
             ..Self::new(Speaks::Http, gate, block, common)
         }
     }
@@ -136,7 +134,7 @@ impl Port {
             limit: 0,
             read_timeout: Duration::ZERO,
             include_metadata: false,
-            encodings: None,
+            encodings: Encodings::default(),
             notices: Notices::new(block),
             no_context: Arc::default(),
         }
@@ -359,26 +357,11 @@ impl Port {
                 message: format!("no pipeline takes {signal} from the receiver `{}`", self.receiver),
             });
         }
-        let encoding = match headers.get(encoding) {
-            None => None,
-            Some(name) => self.encoding(headers, encoding, name.as_bytes(), link)?,
-        };
+        let encoding = self.encodings.read(headers, encoding).inspect_err(|_| {
+            let name = headers.get(encoding).map_or(&b""[..], |name| name.as_bytes());
+            self.notices.encoding(link.peer, name);
+        })?;
         Ok((self.context(headers, link, auth), encoding))
-    }
-
-    fn encoding(&self, headers: &HeaderMap, header: &str, name: &[u8], link: &Link) -> Result<Option<Encoding>, Refusal> {
-        // One layer only: neither a list nor a second header.
-        let known = if headers.get_all(header).iter().nth(1).is_some() { None } else { Encoding::parse(name) };
-        match known {
-            Some(known) if self.encodings.as_ref().is_none_or(|allowed| allowed.contains(&known)) => Ok(known),
-            _ => {
-                self.notices.encoding(link.peer, name);
-                let shown: String = String::from_utf8_lossy(name).chars().take(64).collect();
-                Err(Refusal::Encoding {
-                    message: format!("bodies in the encoding `{shown}` are not read; gzip, zstd, deflate, snappy or none are"),
-                })
-            }
-        }
     }
 
     /// What the components behind the inlet read of the request, and nothing else.

@@ -5,15 +5,15 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN},
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
 use super::{json, json_v1, proto, sheet::Sheet};
 use crate::{
-    door::{Arrival, Inlet, Refusal, heavy, inflate::Encoding, status::Situation},
-    receivers::request::{Held, Pieces, context, inflated, whole},
+    door::{Arrival, Inlet, Refusal, heavy, status::Situation},
+    receivers::request::{Encodings, Held, Pieces, context, inflated, refuse, whole},
     signal::Signal,
     transport::server::{Body, Error, Gate, Handler, HttpServerSettings, Link, Once, Origin},
 };
@@ -45,14 +45,12 @@ pub(super) struct Port {
     limit: usize,
     read_timeout: Duration,
     include_metadata: bool,
-    /// `None`: all.
-    encodings: Option<Vec<Option<Encoding>>>,
+    encodings: Encodings,
     said: Once<(Option<IpAddr>, Situation)>,
 }
 
 impl Port {
     pub(super) fn new(settings: &HttpServerSettings, gate: Gate, parse_tags: bool, id: &str, inlet: Arc<dyn Inlet>) -> Self {
-        let encodings = settings.compression_algorithms.as_ref().filter(|names| !names.is_empty());
         Self {
             receiver: id.to_owned(),
             inlet,
@@ -61,7 +59,7 @@ impl Port {
             limit: settings.request_bytes_max(),
             read_timeout: settings.read_timeout.0,
             include_metadata: settings.include_metadata,
-            encodings: encodings.map(|names| names.iter().filter_map(|name| Encoding::parse(name.as_bytes())).collect()),
+            encodings: Encodings::of(settings),
             said: Once::default(),
         }
     }
@@ -110,7 +108,7 @@ impl Port {
             return Err(Refusal::NotTaken { message: format!("no pipeline takes traces from the receiver `{}`", self.receiver) });
         }
         let form = form(is_one, request.headers())?;
-        let encoding = self.encoding(request.headers())?;
+        let encoding = self.encodings.read(request.headers(), CONTENT_ENCODING.as_str())?;
         let context = context(&*self.inlet, request.headers(), link, auth, self.include_metadata);
         let pieces = Pieces::of(request.body_mut(), self.read_timeout);
         let read = async {
@@ -136,33 +134,23 @@ impl Port {
         Ok(())
     }
 
-    fn encoding(&self, headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
-        let Some(name) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
-        let known =
-            if headers.get_all(CONTENT_ENCODING).iter().nth(1).is_some() { None } else { Encoding::parse(name.as_bytes()) };
-        known.filter(|known| self.encodings.as_ref().is_none_or(|allowed| allowed.contains(known))).ok_or_else(|| {
-            let shown: String = String::from_utf8_lossy(name.as_bytes()).chars().take(64).collect();
-            let message = format!("bodies in the encoding `{shown}` are not read; gzip, zstd, deflate, snappy or none are");
-            Refusal::Encoding { message }
-        })
-    }
-
-    /// OTLP of a body.
-    fn translated(&self, form: Form, mut held: Held) -> Result<Held, Refusal> {
-        let mut sheet = Sheet::new(self.parse_tags);
-        let body = &held.payload;
-        let payload = heavy(body.len(), || {
-            match form {
-                Form::JsonOne => json_v1::spans(body, |span| sheet.add(span)),
-                Form::JsonTwo => json::spans(body, |span| sheet.add(span)),
-                Form::Protobuf => proto::spans(body, |span| sheet.add(span)),
+    /// OTLP of a body. Its ticket has room for both while there are both, and for the OTLP then.
+    fn translated(&self, form: Form, held: Held) -> Result<Held, Refusal> {
+        let Held { payload: body, ticket } = held;
+        heavy(body.len(), || {
+            let mut sheet = Sheet::new(self.parse_tags, ticket, body.len());
+            let read = match form {
+                Form::JsonOne => json_v1::spans(&body, |span| sheet.add(span)),
+                Form::JsonTwo => json::spans(&body, |span| sheet.add(span)),
+                Form::Protobuf => proto::spans(&body, |span| sheet.add(span)),
+            };
+            match read {
+                Ok(()) => sheet.finish(),
+                Err(message) => Err(sheet
+                    .full()
+                    .unwrap_or_else(|| Refusal::Malformed { message: format!("these are no Zipkin spans: {message}") })),
             }
-            .map(|()| sheet.finish())
-        });
-        let payload =
-            payload.map_err(|message| Refusal::Malformed { message: format!("these are no Zipkin spans: {message}") })?;
-        held.payload = Bytes::from(payload);
-        Ok(held)
+        })
     }
 
     /// Says what a sender does wrong, once a peer.
@@ -205,20 +193,7 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
 }
 
 fn refused(refusal: &Refusal) -> Response<Body> {
-    let situation = refusal.situation();
-    let mut answer = plain(situation.row().http, refusal.to_string());
-    let headers = answer.headers_mut();
-    if let Some(after) = refusal.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
-    }
-    match situation {
-        Situation::Unauthenticated => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"weir\", Bearer"));
-        }
-        Situation::Method => {
-            headers.insert(ALLOW, HeaderValue::from_static("POST"));
-        }
-        _ => {}
-    }
+    let mut answer = plain(refusal.situation().row().http, refusal.to_string());
+    refuse(refusal, answer.headers_mut());
     answer
 }

@@ -9,7 +9,7 @@ use serde::{
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
 
-use super::span::{Endpoint, Kind, PARTS_MAX, Span, id};
+use super::span::{Endpoint, Kind, PARTS_MAX, Span};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,12 +154,9 @@ pub(super) fn each<'a, T: Deserialize<'a>>(body: &'a [u8], take: impl FnMut(T) -
     deserializer.end().map_err(|error| error.to_string())
 }
 
-/// Hands on each span of a version 2 body.
-pub(super) fn spans<'a>(body: &'a [u8], mut take: impl FnMut(&Span<'a>)) -> Result<(), String> {
-    each(body, |written: Written<'a>| {
-        take(&written.read()?);
-        Ok(())
-    })
+/// Hands on each span of a version 2 body; an error of `take` ends it.
+pub(super) fn spans<'a>(body: &'a [u8], mut take: impl FnMut(&Span<'a>) -> Result<(), String>) -> Result<(), String> {
+    each(body, |written: Written<'a>| take(&written.read()?))
 }
 
 /// Times and durations below 0 are none.
@@ -169,22 +166,7 @@ pub(super) fn micros(value: i64) -> u64 {
 
 impl<'a> Written<'a> {
     fn read(self) -> Result<Span<'a>, String> {
-        let shown = |text: &str| text.chars().take(40).collect::<String>();
-        let trace_id = id(&self.trace_id)
-            .ok_or_else(|| format!("`traceId` is 16 or 32 hexadecimal digits, and `{}` is not", shown(&self.trace_id)))?;
-        let own = id(&self.id).ok_or_else(|| format!("`id` is 16 hexadecimal digits, and `{}` is not", shown(&self.id)))?;
-        let parent = match self.parent_id.as_deref() {
-            None | Some("") => None,
-            // All zero is how some say that there is none.
-            Some(text) if text.len() <= 16 && text.bytes().all(|digit| digit == b'0') => None,
-            Some(text) => {
-                Some(id(text).ok_or_else(|| format!("`parentId` is 16 hexadecimal digits, and `{}` is not", shown(text)))?)
-            }
-        };
         Ok(Span {
-            trace_id,
-            id: own,
-            parent,
             name: self.name.unwrap_or_default(),
             kind: match self.kind.as_deref().unwrap_or_default() {
                 "CLIENT" => Kind::Client,
@@ -201,6 +183,7 @@ impl<'a> Written<'a> {
                 annotations.0.into_iter().map(|annotation| (micros(annotation.timestamp), annotation.value)).collect()
             }),
             tags: self.tags.map_or(Vec::new(), |tags| tags.0),
+            ..Span::identified(&self.trace_id, &self.id, self.parent_id.as_deref())?
         })
     }
 }

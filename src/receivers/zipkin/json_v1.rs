@@ -11,7 +11,7 @@ use serde::{
 
 use super::{
     json::{Bounded, WrittenEndpoint, each, micros},
-    span::{Endpoint, Kind, Span, id},
+    span::{Endpoint, Kind, Span},
 };
 
 #[derive(Deserialize)]
@@ -90,12 +90,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     }
 }
 
-/// Hands on each span of a version 1 body.
-pub(super) fn spans<'a>(body: &'a [u8], mut take: impl FnMut(&Span<'a>)) -> Result<(), String> {
-    each(body, |written: Written<'a>| {
-        take(&written.read()?);
-        Ok(())
-    })
+/// Hands on each span of a version 1 body; an error of `take` ends it.
+pub(super) fn spans<'a>(body: &'a [u8], mut take: impl FnMut(&Span<'a>) -> Result<(), String>) -> Result<(), String> {
+    each(body, |written: Written<'a>| take(&written.read()?))
 }
 
 const fn kind(annotation: &str) -> Option<Kind> {
@@ -110,18 +107,12 @@ const fn kind(annotation: &str) -> Option<Kind> {
 
 impl<'a> Written<'a> {
     fn read(self) -> Result<Span<'a>, String> {
-        let wrong = |key: &str, text: &str| format!("`{key}` is no id: `{}`", text.chars().take(40).collect::<String>());
         let mut span = Span {
-            trace_id: id(&self.trace_id).ok_or_else(|| wrong("traceId", &self.trace_id))?,
-            id: id(&self.id).ok_or_else(|| wrong("id", &self.id))?,
             name: self.name.unwrap_or_default(),
             start: micros(self.timestamp.unwrap_or(0)),
             duration: micros(self.duration.unwrap_or(0)),
-            ..Span::default()
+            ..Span::identified(&self.trace_id, &self.id, self.parent_id.as_deref())?
         };
-        if let Some(text) = self.parent_id.as_deref().filter(|text| text.bytes().any(|digit| digit != b'0')) {
-            span.parent = Some(id(text).ok_or_else(|| wrong("parentId", text))?);
-        }
         let mut times: Option<(u64, u64)> = None;
         let mut fallback = Endpoint::default();
         for Annotation { timestamp, value, endpoint } in self.annotations.map_or(Vec::new(), |list| list.0) {

@@ -2,8 +2,8 @@
 //!
 //! In:   POSTs to `/api/v2/spans` and `/api/v1/spans`, also below a prefix; bodies may be compressed.
 //! Out:  OTLP for the [`Inlet`]; 202 once the journal has it.
-//! Full: 503 with `Retry-After`; see the inlet. What a body becomes is counted at the door only, when it is made: up to then many small spans of
-//!       different services take several times the room that was asked for.
+//! Full: 503 with `Retry-After`; see the inlet. What a body becomes is counted span by span, beside the body, so that many small spans of
+//!       different services are refused where the room ends.
 //! Lost: nothing that was answered 202. One span that is none refuses its request (400), as Zipkin does.
 //!
 //! ```yaml

@@ -8,13 +8,13 @@ use std::{
 use super::span::{Endpoint, Kind, PARTS_MAX, Span};
 use crate::otlp::fields::{Fields, Value};
 
-/// Hands on each span of a body.
-pub(super) fn spans<'a>(body: &'a [u8], mut take: impl FnMut(&Span<'a>)) -> Result<(), String> {
+/// Hands on each span of a body; an error of `take` ends it.
+pub(super) fn spans<'a>(body: &'a [u8], mut take: impl FnMut(&Span<'a>) -> Result<(), String>) -> Result<(), String> {
     let mut number = 0_u64;
     each(body, |field, value| {
         if let (1, Value::Bytes(message)) = (field, value) {
             number += 1;
-            take(&span(message).map_err(|problem| format!("span {number}: {problem}"))?);
+            take(&span(message).map_err(|problem| format!("span {number}: {problem}"))?)?;
         }
         Ok(())
     })

@@ -8,10 +8,15 @@ use std::{
     collections::{HashMap, hash_map::Entry},
 };
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::span::{Endpoint, Kind, Span};
-use crate::otlp::wire::{put_bytes, put_bytes_always, put_double_always, put_fixed64, put_message, put_uint, put_uint_always};
+use crate::{
+    door::{Refusal, Ticket},
+    otlp::wire::{put_bytes, put_bytes_always, put_double_always, put_fixed64, put_message, put_uint, put_uint_always},
+    receivers::request::Held,
+};
 
 /// Tags that say something of the process, beside `k8s.…`, and not of the span.
 const OF_RESOURCE: &[&str] = &[
@@ -88,9 +93,21 @@ const LINKS_MAX: usize = 128;
 /// JSON in a tag or an annotation that is read; read, it takes up to sixteen times as much. Longer ones stay the texts they are.
 const JSON_BYTES_MAX: usize = 64 * 1024;
 
+/// What a group or a scope takes beside the bytes of its name, in the list and in the table.
+const PLACE_BYTES: usize = 256;
+/// Numbers and lengths of the two fields that a group or a scope and its name are, at most.
+const HEADS_BYTES: usize = 22;
+
 /// A request being written.
-#[derive(Default)]
 pub(super) struct Sheet {
+    /// Stands for what the spans were read from, and for what is written.
+    ticket: Ticket,
+    /// Bytes of what the spans are read from.
+    source_bytes: usize,
+    /// Bytes that the groups take.
+    held_bytes: usize,
+    /// Why nothing more is taken.
+    full: Option<Refusal>,
     groups: Vec<Group>,
     /// By the bytes of their resources.
     places: HashMap<Vec<u8>, usize>,
@@ -106,18 +123,51 @@ struct Group {
 }
 
 impl Sheet {
-    /// `parse_tags`: tags that read as numbers or booleans become such.
-    pub(super) fn new(parse_tags: bool) -> Self {
-        Self { parse_tags, ..Self::default() }
+    /// `parse_tags`: tags that read as numbers or booleans become such. `ticket`: has room for what the spans are read from, `source_bytes`, and
+    /// grows by what is written.
+    pub(super) fn new(parse_tags: bool, ticket: Ticket, source_bytes: usize) -> Self {
+        Self {
+            ticket,
+            source_bytes,
+            held_bytes: 0,
+            full: None,
+            groups: Vec::new(),
+            places: HashMap::new(),
+            scope_places: HashMap::new(),
+            parse_tags,
+        }
     }
 
-    pub(super) fn add(&mut self, span: &Span<'_>) {
+    /// Why there was no room, where that is why [`Self::add`] failed.
+    pub(super) fn full(self) -> Option<Refusal> {
+        self.full
+    }
+
+    /// Room for `more` bytes beside what is read and written.
+    fn room(&mut self, more: usize) -> Result<(), Refusal> {
+        let wanted = self.source_bytes.saturating_add(self.held_bytes).saturating_add(more);
+        if self.ticket.try_grow(wanted) { Ok(()) } else { Err(self.ticket.refusal(wanted)) }
+    }
+
+    /// An error where there is no room for more.
+    pub(super) fn add(&mut self, span: &Span<'_>) -> Result<(), String> {
+        self.write(span);
+        self.room(0).map_err(|refusal| {
+            let said = refusal.to_string();
+            self.full = Some(refusal);
+            said
+        })
+    }
+
+    fn write(&mut self, span: &Span<'_>) {
         let mut tags: Vec<(&str, &str)> = span.tags.iter().map(|(name, value)| (&**name, &**value)).collect();
         let resource = resource(span, &mut tags);
         let scope = scope(&mut tags);
         let place = if let Some(place) = self.places.get(&resource) {
             *place
         } else {
+            // Each name is there twice, in the list and in the table.
+            self.held_bytes += PLACE_BYTES + 2 * resource.len();
             self.places.insert(resource.clone(), self.groups.len());
             self.groups.push(Group { resource, scopes: Vec::new() });
             self.groups.len() - 1
@@ -126,19 +176,27 @@ impl Sheet {
         let at = match self.scope_places.entry((place, scope)) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
+                self.held_bytes += PLACE_BYTES + 2 * new.key().1.len();
                 group.scopes.push((new.key().1.clone(), Vec::new()));
                 *new.insert(group.scopes.len() - 1)
             }
         };
         if let Some((_, out)) = group.scopes.get_mut(at) {
+            let before = out.capacity();
             put_message(out, 2, |out| put_span(out, span, tags, self.parse_tags));
+            self.held_bytes += out.capacity() - before;
         }
     }
 
-    /// The body of an `ExportTraceServiceRequest`.
-    pub(super) fn finish(self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for Group { resource, scopes } in self.groups {
+    /// The body of an `ExportTraceServiceRequest`; a refusal where there is no room to put it together.
+    pub(super) fn finish(mut self) -> Result<Held, Refusal> {
+        let scopes = self.groups.iter().flat_map(|group| &group.scopes);
+        let len = self.groups.iter().map(|group| group.resource.len() + HEADS_BYTES).sum::<usize>()
+            + scopes.map(|(scope, spans)| scope.len() + spans.len() + HEADS_BYTES).sum::<usize>();
+        self.room(len)?;
+        let Self { groups, mut ticket, .. } = self;
+        let mut out = Vec::with_capacity(len);
+        for Group { resource, scopes } in groups {
             put_message(&mut out, 1, |out| {
                 put_bytes_always(out, 1, &resource);
                 for (scope, spans) in scopes {
@@ -149,7 +207,9 @@ impl Sheet {
                 }
             });
         }
-        out
+        out.shrink_to_fit();
+        ticket.shrink(out.len());
+        Ok(Held { payload: Bytes::from(out), ticket })
     }
 }
 
@@ -226,16 +286,18 @@ fn put_span<'t>(out: &mut Vec<u8>, span: &Span<'_>, mut tags: Vec<(&'t str, &'t 
     put_fixed64(out, 8, start.saturating_add(span.duration.saturating_mul(1000)));
     let links = links(&mut tags);
     let status = status(&mut tags);
-    for (at, (name, value)) in tags.iter().enumerate() {
-        // The last of several wins, as in a map.
-        if !tags.iter().skip(at + 1).take(64).any(|(later, _)| later == name) {
-            put_tag(out, name, value, parse);
-        }
-    }
-    put_endpoint(out, &span.local, ["", "network.local.address", "net.host.port"]);
-    put_endpoint(out, &span.remote, ["service.peer.name", "network.peer.address", "net.peer.port"]);
+    let local = put_endpoint(out, &span.local, ["", "network.local.address", "net.host.port"]);
+    let remote = put_endpoint(out, &span.remote, ["service.peer.name", "network.peer.address", "net.peer.port"]);
     if span.start == 0 {
         put_attribute(out, 9, NO_START, |out| put_uint_always(out, 2, 1));
+    }
+    // A name stands once in a span: what Zipkin has a field for is not said again by a tag.
+    let is_written =
+        |name: &str| local.iter().chain(&remote).any(|own| *own == Some(name)) || (name == NO_START && span.start == 0);
+    for (name, value) in last_of_each(&mut tags) {
+        if !is_written(name) {
+            put_tag(out, name, value, parse);
+        }
     }
     for (time, text) in &span.annotations {
         put_message(out, 11, |out| put_event(out, time.saturating_mul(1000), text));
@@ -295,19 +357,21 @@ fn put_tag(out: &mut Vec<u8>, name: &str, text: &str, parse: bool) {
     });
 }
 
-/// `names`: of the service, the address and the port; an empty one is not written.
-fn put_endpoint(out: &mut Vec<u8>, endpoint: &Endpoint<'_>, names: [&str; 3]) {
+/// `names`: of the service, the address and the port; an empty one is not written. Which were is answered.
+fn put_endpoint<'n>(out: &mut Vec<u8>, endpoint: &Endpoint<'_>, names: [&'n str; 3]) -> [Option<&'n str>; 3] {
     let [service, ip, port] = names;
-    if !endpoint.service.is_empty() && !service.is_empty() {
+    let address = if endpoint.ipv4.is_empty() { &endpoint.ipv6 } else { &endpoint.ipv4 };
+    let (has_service, has_address) = (!endpoint.service.is_empty() && !service.is_empty(), !address.is_empty());
+    if has_service {
         put_text(out, 9, service, &endpoint.service);
     }
-    let address = if endpoint.ipv4.is_empty() { &endpoint.ipv6 } else { &endpoint.ipv4 };
-    if !address.is_empty() {
+    if has_address {
         put_text(out, 9, ip, address);
     }
     if endpoint.port > 0 {
         put_int(out, 9, port, i64::from(endpoint.port));
     }
+    [has_service.then_some(service), has_address.then_some(ip), (endpoint.port > 0).then_some(port)]
 }
 
 /// `name`, or what OpenTelemetry's exporters make of an event: `name|{attributes as JSON}|dropped`.

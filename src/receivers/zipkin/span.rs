@@ -42,6 +42,26 @@ pub(super) struct Span<'a> {
     pub(super) tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
+impl Span<'_> {
+    /// One with the ids that JSON has as texts, or what is wrong with them.
+    pub(super) fn identified(trace_id: &str, own: &str, parent: Option<&str>) -> Result<Self, String> {
+        Ok(Self {
+            trace_id: id(trace_id).ok_or_else(|| no_id("traceId", "16 or 32", trace_id))?,
+            id: id(own).ok_or_else(|| no_id("id", "16", own))?,
+            // Nothing but zeros is how some say that there is none.
+            parent: match parent.filter(|text| text.len() > 16 || text.bytes().any(|digit| digit != b'0')) {
+                None => None,
+                Some(text) => Some(id(text).ok_or_else(|| no_id("parentId", "16", text))?),
+            },
+            ..Self::default()
+        })
+    }
+}
+
+fn no_id(key: &str, digits: &str, text: &str) -> String {
+    format!("`{key}` is {digits} hexadecimal digits, and `{}` is not", text.chars().take(40).collect::<String>())
+}
+
 /// An id in hexadecimal, shorter ones with zeros before them. `None` for none: another length, other characters, or nothing but zeros.
 pub(super) fn id<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    door::Refusal,
     otlp::{ScanLimits, scan},
     signal::Signal,
 };
@@ -9,14 +10,14 @@ use crate::{
 /// Whatever comes out is a request that the door takes.
 fn swallow(body: &[u8]) {
     for form in 0..3 {
-        let mut sheet = Sheet::new(form == 0);
+        let mut sheet = sheet(form == 0);
         let read = match form {
             0 => two::spans(body, |span| sheet.add(span)),
             1 => one::spans(body, |span| sheet.add(span)),
             _ => proto::spans(body, |span| sheet.add(span)),
         };
         if read.is_ok() {
-            let payload = sheet.finish();
+            let payload = sheet.finish().unwrap().payload;
             if let Err(error) = scan(Signal::Traces, &payload, &ScanLimits::default(), None) {
                 panic!("{error} from {:?}", String::from_utf8_lossy(body));
             }
@@ -72,8 +73,15 @@ fn what_is_no_span_is_refused_with_the_place() {
         let said = version_two(&spans, false).unwrap_err();
         assert!(said.contains(expected), "{spans}: {said}");
     }
+    for (span, expected) in [
+        (json!([{"traceId": "0", "id": "1"}]), "`traceId` is 16 or 32 hexadecimal digits"),
+        (json!([{"traceId": "1", "id": "1", "parentId": "00000000000000001"}]), "`parentId`"),
+    ] {
+        let said = version_one(&span).unwrap_err();
+        assert!(said.contains("span 1") && said.contains(expected), "{span}: {said}");
+    }
     assert!(version_two(&json!([]), false).unwrap().resource_spans.is_empty());
-    let mut sheet = Sheet::new(false);
+    let mut sheet = sheet(false);
     assert!(two::spans(b"[] x", |span| sheet.add(span)).unwrap_err().contains("trailing"));
     assert!(two::spans(b"", |span| sheet.add(span)).is_err());
     assert!(proto::spans(b"\x0a\x05abc", |span| sheet.add(span)).unwrap_err().contains("no protobuf"));
@@ -96,7 +104,7 @@ fn what_is_deep_or_many_is_refused() {
         ..zipkin::Span::default()
     };
     let body = zipkin::ListOfSpans { spans: vec![many] }.encode_to_vec();
-    let mut sheet = Sheet::new(false);
+    let mut sheet = sheet(false);
     assert!(proto::spans(&body, |span| sheet.add(span)).unwrap_err().contains("more than"));
 }
 
@@ -116,7 +124,7 @@ fn a_value_of_version_one_that_is_a_list_is_refused_before_it_is_read() {
         let body = format!(
             "[{{\"traceId\":\"1\",\"id\":\"1\",\"timestamp\":1,\"binaryAnnotations\":[{{\"key\":\"k\",\"value\":{value}}}]}}]"
         );
-        let mut sheet = Sheet::new(false);
+        let mut sheet = sheet(false);
         one::spans(body.as_bytes(), |span| sheet.add(span)).map(|()| attributes(&only(&decoded(sheet)).attributes))
     };
     // Nothing behind the bracket was looked at: what is there is no JSON.
@@ -164,10 +172,31 @@ fn of_many_tags_of_the_process_the_last_of_a_name_counts() {
     let body = format!(
         "[{{\"traceId\":\"1\",\"id\":\"1\",\"localEndpoint\":{{\"serviceName\":\"a\"}},\"tags\":{{{tags}\"service.name\":\"b\"}}}}]"
     );
-    let mut sheet = Sheet::new(false);
+    let mut sheet = sheet(false);
     two::spans(body.as_bytes(), |span| sheet.add(span)).unwrap();
     let mut expected: Vec<String> = (0..10_000).map(|at| format!("k8s.{at}=\"{}\"", 20_000 + at)).collect();
     expected.push("service.name=\"b\"".to_owned());
     expected.sort();
     assert_eq!(resources(&decoded(sheet)), [expected]);
+}
+
+#[test]
+fn groups_take_room_and_a_body_of_many_finds_none() {
+    let body: Vec<Value> = (0..2000)
+        .map(|at| json!({"traceId": "1", "id": "1", "timestamp": 1, "localEndpoint": {"serviceName": at.to_string()}}))
+        .collect();
+    let body = Value::from(body).to_string().into_bytes();
+    let budget = Budget::new(body.len() + 2000 * 512);
+    let mut small = Sheet::new(false, budget.try_take(body.len()).unwrap(), body.len());
+    assert!(two::spans(&body, |span| small.add(span)).is_err());
+    let refusal = small.full();
+    assert!(matches!(refusal, Some(Refusal::TooLarge { .. })), "{refusal:?}");
+    assert_eq!(budget.used(), 0);
+    // With room it is taken, and keeps as much as comes out.
+    let budget = Budget::new(64 << 20);
+    let mut large = Sheet::new(false, budget.try_take(body.len()).unwrap(), body.len());
+    two::spans(&body, |span| large.add(span)).unwrap();
+    assert!(budget.used() > body.len() + 2000 * 512, "{}", budget.used());
+    let held = large.finish().unwrap();
+    assert_eq!(budget.used(), held.payload.len());
 }

@@ -14,20 +14,26 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::{json as two, json_v1 as one, proto, sheet::Sheet};
+use crate::door::Budget;
+
+/// With room for what the tests write.
+fn sheet(parse: bool) -> Sheet {
+    Sheet::new(parse, Budget::new(64 << 20).try_take(0).unwrap(), 0)
+}
 
 /// As the door reads it.
 fn decoded(sheet: Sheet) -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest::decode(&sheet.finish()[..]).unwrap()
+    ExportTraceServiceRequest::decode(sheet.finish().unwrap().payload).unwrap()
 }
 
 fn version_two(spans: &Value, parse: bool) -> Result<ExportTraceServiceRequest, String> {
-    let mut sheet = Sheet::new(parse);
+    let mut sheet = sheet(parse);
     two::spans(spans.to_string().as_bytes(), |span| sheet.add(span))?;
     Ok(decoded(sheet))
 }
 
 fn version_one(spans: &Value) -> Result<ExportTraceServiceRequest, String> {
-    let mut sheet = Sheet::new(false);
+    let mut sheet = sheet(false);
     one::spans(spans.to_string().as_bytes(), |span| sheet.add(span))?;
     Ok(decoded(sheet))
 }
@@ -131,6 +137,30 @@ fn kinds_are_those_of_zipkin_and_the_tag_of_the_fifth() {
         assert_eq!(of(json!(kind), json!({})), (number, 0));
     }
     assert_eq!(of(Value::Null, json!({"span.kind": "internal"})), (1, 0));
+}
+
+#[test]
+fn a_name_stands_once_among_the_attributes_and_the_endpoints_say_it() {
+    let tags = (0..100).map(|at| format!("\"t{at}\":\"\",")).collect::<Vec<_>>().concat();
+    let body = format!(
+        r#"[{{"traceId":"1","id":"1","localEndpoint":{{"port":80}},"remoteEndpoint":{{"serviceName":"db","port":81}},
+            "tags":{{"x":"1",{tags}"x":"2","net.host.port":"1","net.peer.port":"2","service.peer.name":"q","network.peer.address":"tag",
+            "otel.zipkin.absentField.startTime":"t"}}}}]"#
+    );
+    let mut sheet = sheet(false);
+    two::spans(body.as_bytes(), |span| sheet.add(span)).unwrap();
+    let request = decoded(sheet);
+    let mut said = attributes(&only(&request).attributes);
+    said.retain(|it| !it.starts_with('t'));
+    let expected = [
+        "net.host.port=80",
+        "net.peer.port=81",
+        "network.peer.address=\"tag\"",
+        "otel.zipkin.absentField.startTime=true",
+        "service.peer.name=\"db\"",
+        "x=\"2\"",
+    ];
+    assert_eq!(said, expected);
 }
 
 #[test]
@@ -340,7 +370,7 @@ fn in_protobuf() -> Vec<u8> {
 
 #[test]
 fn protobuf_says_what_json_says() {
-    let mut sheet = Sheet::new(false);
+    let mut sheet = sheet(false);
     proto::spans(&in_protobuf(), |span| sheet.add(span)).unwrap();
     let (mut from_protobuf, mut from_json) = (decoded(sheet), version_two(&json!([whole()]), false).unwrap());
     for request in [&mut from_protobuf, &mut from_json] {
