@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use smallvec::SmallVec;
 
 use super::RetryCause;
-use crate::journal::{JournalId, Position, TopicNames};
+use crate::{
+    journal::{JournalId, Position, TopicNames},
+    signal::UnixNanos,
+};
 
 /// Which of a record's items a part of a request has: their numbers in the record, as its pipeline's processors left it, in order.
 ///
@@ -81,6 +84,8 @@ pub const LETTERS: crate::journal::TopicId = crate::journal::TopicId(u16::MAX);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     pub position: Position,
+    /// When its record came in.
+    pub received: UnixNanos,
     pub items: Items,
 }
 

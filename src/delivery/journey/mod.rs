@@ -453,9 +453,12 @@ impl Journey {
             self.answered = breaker.answered();
         }
         let span = export_span(destination.id.as_str(), signal, items);
-        let position = |part: &Part| self.finished.get(part.place).map_or(NOWHERE, |(position, _)| *position);
-        let origins: SmallVec<[Origin; 4]> =
-            piece.iter().map(|part| Origin { position: position(part), items: part.items.clone() }).collect();
+        let origin = |part: &Part| Origin {
+            position: self.finished.get(part.place).map_or(NOWHERE, |(position, _)| *position),
+            received: self.received.get(part.place).copied().unwrap_or_default(),
+            items: part.items.clone(),
+        };
+        let origins: SmallVec<[Origin; 4]> = piece.iter().map(origin).collect();
         let provenance = Provenance {
             reader: &route.live.pipeline,
             journal: destination.journal,

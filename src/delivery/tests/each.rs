@@ -51,6 +51,7 @@ async fn only_what_is_busy_is_sent_again_and_what_is_wrong_is_a_letter() {
     assert_eq!(numbers(0), [(0, (0..60).collect()), (1, (0..40).collect())]);
     assert_eq!(numbers(1), [(0, vec![4, 50]), (1, vec![39])]);
     assert_eq!(numbers(2), [(0, vec![50])]);
+    assert!(origins.iter().flatten().all(|origin| origin.received == UnixNanos(1_000_000_000)), "{origins:?}");
 }
 
 #[tokio::test(start_paused = true)]

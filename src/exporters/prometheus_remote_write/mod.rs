@@ -7,8 +7,7 @@
 //!       overtake each other.
 //! Lost: delta points and others that Prometheus has no form for: dropped (`unsupported`), counted by reason and said. What a server refuses
 //!       (out of order, too old, a second value for one time) is a dead letter with its words; its neighbours are written.
-//!       A good sample can be among them: where a part of its request was stored already and it is sent again while the bad ones are searched,
-//!       or where it met a 500, a later sample of its series was taken meanwhile, and it comes too late.
+//!       What gets a 500 again and again while the server takes others is one, too.
 //!
 //! ```yaml
 //! exporters:
@@ -54,11 +53,11 @@ use tracing::{info, warn};
 use self::{
     encode::Version,
     series::{Family, Point},
-    translate::{Lost, Translated, info_point, translate},
+    translate::{Lost, Received, Translated, held_max, info_point, translate},
 };
 use crate::{
     component::delivery,
-    component::{BuildContext, ClientAuth, Exporter, ExporterConfig, Outcome, Request, Stability},
+    component::{BuildContext, ClientAuth, Exporter, ExporterConfig, Outcome, Provenance, Request, Stability},
     config::{Diagnostics, Node, read2, shown_url},
     exposition::{
         FamilyKind,
@@ -80,6 +79,12 @@ const INFOS_MAX: usize = 100_000;
 const SAID_MAX: usize = 1024;
 /// No server's limit is below this.
 const BYTES_MIN: usize = 16 << 10;
+/// Points of one series in an attempt that have a request each; behind each further so many the requests have twice as many of a series.
+const APART: usize = 64;
+/// Series whose failures are remembered.
+const FAILED_MAX: usize = 100_000;
+/// Bytes of a point that is kept to ask a server with whether it works.
+const PROBE_MAX: usize = 4096;
 
 /// What the exporter was told.
 #[derive(Debug, Clone)]
@@ -166,6 +171,10 @@ struct Shared {
     /// The time of the last `target_info`, by its point's key.
     infos: Mutex<HashMap<u64, i64>>,
     said: Mutex<HashSet<(Lost, String)>>,
+    /// By a series' key: attempts that failed with 500 while others were taken, since it was taken last.
+    failed: Mutex<HashMap<u64, u32>>,
+    /// The last of its series that the server took.
+    probe: Mutex<Option<Point>>,
     counts: Counts,
 }
 
@@ -203,6 +212,8 @@ impl Shared {
             info: Arc::new(Family { name, kind: FamilyKind::Info, help: "Target metadata".to_owned(), unit: String::new() }),
             infos: Mutex::default(),
             said: Mutex::default(),
+            failed: Mutex::default(),
+            probe: Mutex::default(),
             counts: Counts {
                 taken: points("taken"),
                 again: points("again"),
@@ -225,22 +236,62 @@ impl Shared {
         }
     }
 
-    /// Points of one lane as requests.
+    /// Points of one lane, in order, as requests: the first of each series, then the second of each, and so on.
     fn pieces(&self, points: Vec<Point>) -> VecDeque<Vec<Point>> {
+        let mut rounds: Vec<Vec<Point>> = Vec::new();
+        let (mut key, mut depth) = (None, 0);
+        for point in points {
+            depth = if key == Some(point.key) { depth + 1 } else { 0 };
+            key = Some(point.key);
+            let round = round(depth);
+            rounds.resize_with(rounds.len().max(round + 1), Vec::new);
+            if let Some(round) = rounds.get_mut(round) {
+                round.push(point);
+            }
+        }
         let most = self.bytes_max.load(Ordering::Relaxed);
         let mut pieces: VecDeque<Vec<Point>> = VecDeque::new();
-        let mut bytes = 0;
-        for point in points {
-            bytes += point.bytes;
-            match pieces.back_mut() {
-                Some(piece) if bytes <= most => piece.push(point),
-                _ => {
-                    bytes = point.bytes;
-                    pieces.push_back(vec![point]);
+        for round in rounds {
+            let mut bytes = usize::MAX;
+            for point in round {
+                bytes = bytes.saturating_add(point.bytes);
+                match pieces.back_mut() {
+                    Some(piece) if bytes <= most => piece.push(point),
+                    _ => {
+                        bytes = point.bytes;
+                        pieces.push_back(vec![point]);
+                    }
                 }
             }
         }
         pieces
+    }
+
+    /// How often these failed by now while others were taken, the least of them.
+    fn failed_once_more(&self, points: &[Point]) -> u32 {
+        let mut failed = self.failed.lock();
+        if failed.len() + points.len() > FAILED_MAX {
+            // Those that are still there are tried a few times more.
+            failed.clear();
+        }
+        let times = points.iter().map(|point| {
+            let times = failed.entry(point.key).or_insert(0);
+            *times = times.saturating_add(1);
+            *times
+        });
+        times.min().unwrap_or(0)
+    }
+
+    fn took(&self, points: &[Point]) {
+        let mut failed = self.failed.lock();
+        if !failed.is_empty() {
+            for point in points {
+                failed.remove(&point.key);
+            }
+        }
+        if let Some(last) = points.last().filter(|last| last.bytes <= PROBE_MAX) {
+            *self.probe.lock() = Some(last.clone());
+        }
     }
 
     /// The server refused a request of so many bytes for its size.
@@ -289,19 +340,20 @@ impl Shared {
         }
     }
 
-    async fn attempt(self: Arc<Self>, request: Request) -> Outcome {
+    /// `received`: when the parts came in.
+    async fn attempt(self: Arc<Self>, request: Request, received: Received) -> Outcome {
         if request.signal != Signal::Metrics {
             return Outcome::Unsupported { message: "remote write has metrics only".to_owned() };
         }
-        let now = self.clock.now().0;
+        let held_max = held_max(request.bytes);
         let translated = if request.bytes > INLINE_MAX {
             let (shared, request) = (self.clone(), request.clone());
-            match tokio::task::spawn_blocking(move || translate(&shared.settings, &request, now)).await {
+            match tokio::task::spawn_blocking(move || translate(&shared.settings, &request, &received, held_max)).await {
                 Ok(translated) => translated,
                 Err(error) => return Outcome::Rejected { message: format!("no samples can be made of it: {error}") },
             }
         } else {
-            translate(&self.settings, &request, now)
+            translate(&self.settings, &request, &received, held_max)
         };
         let mut points = translated.points;
         let due: Vec<Point> = {
@@ -317,6 +369,13 @@ impl Shared {
         }
         outcome
     }
+}
+
+/// In which request of its lane the point at `depth` of its series goes.
+fn round(depth: usize) -> usize {
+    let doublings = (depth / APART + 1).ilog2();
+    let before = APART * ((1 << doublings) - 1);
+    APART * doublings as usize + ((depth - before) >> doublings)
 }
 
 fn version_headers(version: Version) -> HeaderMap {
@@ -351,7 +410,13 @@ fn connect(client: &HttpClientSettings, environment: &ProxyRules) -> Result<(Con
 
 impl Exporter for RemoteWrite {
     fn export(&self, request: Request) -> BoxFuture<'_, Outcome> {
-        Box::pin(self.0.clone().attempt(request))
+        let received = request.parts.iter().map(|_| self.0.clock.now()).collect();
+        Box::pin(self.0.clone().attempt(request, received))
+    }
+
+    fn export_from(&self, provenance: Provenance<'_>, request: Request) -> BoxFuture<'_, Outcome> {
+        let received = provenance.parts.iter().map(|origin| origin.received).collect();
+        Box::pin(self.0.clone().attempt(request, received))
     }
 
     fn reconnect(&self) {

@@ -1,10 +1,18 @@
 //! One attempt: the points of a request in lanes, each lane's requests one after another, and what came of each point.
 //!
 //! A series is in one lane, and lies in it in the order of its times; a lane that has to wait sends nothing more. So samples of one series
-//! never overtake each other, however many lanes there are. One exception: a point that met a 500 while others of its request were taken is set aside
-//! and tried after them, and a later sample of its series may be among those.
+//! never overtake each other, however many lanes there are. A request has one point of a series: a server may store a part of what it refuses,
+//! and what is sent again while the rest is searched must not be older than what it stored.
+//!
+//! A point that meets a 500 by itself is set aside, and the later ones of its series wait behind it. It is refused when the server took something
+//! else at that time, or the last thing that it took once more, in [`TRIES`] attempts.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -29,8 +37,10 @@ use crate::{
 const INLINE_MAX: usize = 64 * 1024;
 /// Refusals that are looked for point by point; behind each further so many the pieces that are given up are twice as large.
 const FOUND_EXACTLY: u32 = 64;
-/// 500s in a row after which it is the server, where it took nothing yet, and where it did.
-const FAILURES_MAX: [u32; 2] = [16, 64];
+/// 500s in a row after which the server is asked whether it works at all.
+const FAILURES_MAX: u32 = 16;
+/// Attempts that a series gets that fails while others are taken.
+const TRIES: u32 = 5;
 /// Different reasons told apart in one attempt.
 const REASONS_MAX: usize = 256;
 
@@ -49,17 +59,28 @@ struct Sorted {
     wait: Option<Waiting>,
 }
 
+/// What failed with 500 by itself.
+struct Suspect {
+    points: Vec<Point>,
+    reason: String,
+    /// Later ones of the same series.
+    behind: Vec<Point>,
+}
+
 struct Lane<'s> {
     shared: &'s Arc<Shared>,
     headers: &'s HeaderMap,
     /// The next one in front.
     pieces: VecDeque<Vec<Point>>,
-    /// Failed with 500 by themselves, in these words.
-    suspects: Vec<(Vec<Point>, String)>,
+    suspects: Vec<Suspect>,
+    /// Places in `suspects`, by the keys of their points.
+    suspected: HashMap<u64, usize>,
     /// Pieces given up so far.
     found: u32,
-    /// 500s in a row.
+    /// 500s since something was taken.
     failures: u32,
+    /// The server takes nothing more now.
+    is_stopped: bool,
     sorted: Sorted,
 }
 
@@ -72,8 +93,17 @@ pub(super) async fn send(shared: &Arc<Shared>, request: &Request, points: Vec<Po
     }
     let lanes = join_all(lanes(points, shared.settings.lanes).into_iter().map(|points| {
         let pieces = shared.pieces(points);
-        let lane =
-            Lane { shared, headers: &headers, pieces, suspects: Vec::new(), found: 0, failures: 0, sorted: Sorted::default() };
+        let lane = Lane {
+            shared,
+            headers: &headers,
+            pieces,
+            suspects: Vec::new(),
+            suspected: HashMap::new(),
+            found: 0,
+            failures: 0,
+            is_stopped: false,
+            sorted: Sorted::default(),
+        };
         lane.run()
     }));
     sum_up(shared, request, lanes.await, formless)
@@ -88,67 +118,138 @@ fn lanes(points: Vec<Point>, count: usize) -> Vec<Vec<Point>> {
         }
     }
     lanes.retain(|lane| !lane.is_empty());
-    // Where two points of a series have the same time, the one that came later stays the later one.
-    for lane in &mut lanes {
-        lane.sort_by_key(|point| (point.key, point.time));
-    }
-    lanes
+    lanes.into_iter().map(in_order).collect()
+}
+
+/// Where two points of a series have the same time, the one that came later stays the later one.
+fn in_order(mut points: Vec<Point>) -> Vec<Point> {
+    points.sort_by_key(|point| (point.key, point.time));
+    points
 }
 
 impl Lane<'_> {
     async fn run(mut self) -> Sorted {
-        while let Some(piece) = self.pieces.pop_front() {
-            let (piece, said) = self.one(piece).await;
-            match said {
-                Said::Taken(_) => {
-                    self.failures = 0;
-                    self.sorted.taken.extend(piece);
-                }
-                Said::TooLarge(reason) => {
-                    self.shared.takes_no_more_than(piece.iter().map(|point| point.bytes).sum());
-                    if let Some(piece) = self.halve(piece) {
-                        self.refuse(piece, &format!("a single point is larger than the server takes: {reason}"));
-                    }
-                }
-                Said::Refused(reason) => {
-                    if let Some(piece) = self.smaller(piece) {
-                        self.refuse(piece, &reason);
-                    }
-                }
-                Said::Fails(reason) => {
-                    self.failures += 1;
-                    let has_taken = usize::from(!self.sorted.taken.is_empty());
-                    if FAILURES_MAX.get(has_taken).is_some_and(|max| self.failures > *max) {
-                        self.wait(piece, Waiting { cause: RetryCause::Passing, reason, after: None });
-                    } else if let Some(piece) = self.smaller(piece) {
-                        self.found += 1;
-                        self.suspects.push((piece, reason));
-                    }
-                }
-                Said::Waits { cause, reason, after } => self.wait(piece, Waiting { cause, reason, after }),
-                Said::NotSpoken(reason) => {
-                    self.wait(piece, Waiting { cause: RetryCause::Blocked, reason, after: None });
-                }
+        self.send_pieces().await;
+        // Those behind one that turns out well may turn out badly themselves.
+        while !self.suspects.is_empty() {
+            self.suspected.clear();
+            for suspect in mem::take(&mut self.suspects) {
+                self.judge(suspect).await;
             }
         }
-        self.judge_suspects().await;
         self.sorted
     }
 
-    /// Who took others, and fails at these once more, will not take them. Who took nothing may be out of order altogether.
-    async fn judge_suspects(&mut self) {
-        for (piece, reason) in std::mem::take(&mut self.suspects) {
-            if self.sorted.taken.is_empty() || self.sorted.wait.is_some() {
-                self.wait(piece, Waiting { cause: RetryCause::Passing, reason, after: None });
+    async fn send_pieces(&mut self) {
+        while let Some(piece) = self.next_piece() {
+            if self.is_stopped {
+                self.sorted.waiting.extend(piece);
                 continue;
             }
             let (piece, said) = self.one(piece).await;
             match said {
-                Said::Taken(_) => self.sorted.taken.extend(piece),
-                Said::Waits { cause, reason, after } => self.wait(piece, Waiting { cause, reason, after }),
-                Said::Fails(reason) | Said::Refused(reason) | Said::TooLarge(reason) | Said::NotSpoken(reason) => {
+                Said::Fails(reason) => {
+                    self.failures += 1;
+                    if self.failures > FAILURES_MAX && !self.server_works().await {
+                        self.stop(piece, Waiting { cause: RetryCause::Passing, reason, after: None });
+                    } else if let Some(points) = self.smaller(piece) {
+                        self.found += 1;
+                        self.suspected.extend(points.iter().map(|point| (point.key, self.suspects.len())));
+                        self.suspects.push(Suspect { points, reason, behind: Vec::new() });
+                    }
+                }
+                said => self.note(piece, said),
+            }
+        }
+    }
+
+    /// Without the points that have to wait behind a suspect.
+    fn next_piece(&mut self) -> Option<Vec<Point>> {
+        loop {
+            let piece = self.pieces.pop_front()?;
+            if self.suspected.is_empty() {
+                return Some(piece);
+            }
+            let mut free = Vec::with_capacity(piece.len());
+            for point in piece {
+                match self.suspected.get(&point.key).and_then(|at| self.suspects.get_mut(*at)) {
+                    Some(suspect) => suspect.behind.push(point),
+                    None => free.push(point),
+                }
+            }
+            if !free.is_empty() {
+                return Some(free);
+            }
+        }
+    }
+
+    /// What any answer but a 500 means.
+    fn note(&mut self, piece: Vec<Point>, said: Said) {
+        match said {
+            Said::Taken(_) => {
+                self.failures = 0;
+                self.sorted.taken.extend(piece);
+            }
+            Said::TooLarge(reason) => {
+                self.shared.takes_no_more_than(piece.iter().map(|point| point.bytes).sum());
+                if let Some(piece) = self.halve(piece) {
+                    self.refuse(piece, &format!("a single point is larger than the server takes: {reason}"));
+                }
+            }
+            Said::Refused(reason) => {
+                if let Some(piece) = self.smaller(piece) {
                     self.refuse(piece, &reason);
                 }
+            }
+            Said::Waits { cause, reason, after } => self.stop(piece, Waiting { cause, reason, after }),
+            Said::Fails(reason) => self.stop(piece, Waiting { cause: RetryCause::Passing, reason, after: None }),
+            Said::NotSpoken(reason) => self.stop(piece, Waiting { cause: RetryCause::Blocked, reason, after: None }),
+        }
+    }
+
+    /// Who takes others, and fails at these again and again, will not take them. One that takes nothing may be out of order altogether.
+    async fn judge(&mut self, Suspect { points, reason, behind }: Suspect) {
+        if self.is_stopped || !self.server_works().await {
+            self.hold(points, behind, reason);
+            return;
+        }
+        let (points, said) = self.one(points).await;
+        match said {
+            Said::Fails(reason) => {
+                self.failures += 1;
+                if self.shared.failed_once_more(&points) < TRIES {
+                    self.hold(points, behind, reason);
+                    return;
+                }
+                self.refuse(points, &reason);
+            }
+            said => self.note(points, said),
+        }
+        self.pieces.extend(self.shared.pieces(in_order(behind)));
+        self.send_pieces().await;
+    }
+
+    /// Whether the server takes what is good: if not the last point before, then one that it took once already, which changes nothing there.
+    async fn server_works(&mut self) -> bool {
+        let last = self.sorted.taken.last();
+        if self.failures == 0 && last.is_some() {
+            return true;
+        }
+        let Some(probe) = last.cloned().or_else(|| self.shared.probe.lock().clone()) else { return false };
+        match self.one(vec![probe]).await.1 {
+            Said::Taken(_) => {
+                self.failures = 0;
+                true
+            }
+            Said::Waits { cause, reason, after } => {
+                self.stop(Vec::new(), Waiting { cause, reason, after });
+                false
+            }
+            Said::Fails(_) => false,
+            // Somebody else writes its series, or it is too old by now: it says nothing any more.
+            Said::Refused(_) | Said::TooLarge(_) | Said::NotSpoken(_) => {
+                *self.shared.probe.lock() = None;
+                false
             }
         }
     }
@@ -175,10 +276,16 @@ impl Lane<'_> {
     }
 
     /// It waits, and so does what comes behind it.
-    fn wait(&mut self, piece: Vec<Point>, wait: Waiting) {
+    fn stop(&mut self, piece: Vec<Point>, wait: Waiting) {
+        self.is_stopped = true;
         self.sorted.waiting.extend(piece);
-        self.sorted.waiting.extend(self.pieces.drain(..).flatten());
         self.sorted.wait.get_or_insert(wait);
+    }
+
+    /// Points wait, with the later ones of their series; others go on.
+    fn hold(&mut self, points: Vec<Point>, behind: Vec<Point>, reason: String) {
+        self.sorted.waiting.extend(points.into_iter().chain(behind));
+        self.sorted.wait.get_or_insert(Waiting { cause: RetryCause::Passing, reason, after: None });
     }
 
     async fn one(&self, piece: Vec<Point>) -> (Vec<Point>, Said) {
@@ -261,6 +368,7 @@ fn sum_up(shared: &Arc<Shared>, request: &Request, lanes: Vec<Sorted>, unsupport
         shared.counts.refused.inc_by(sorted.refused.len() as u64);
         shared.counts.again.inc_by(sorted.waiting.len() as u64);
         shared.told(sorted.taken.iter().filter(|point| point.item.is_none()));
+        shared.took(&sorted.taken);
         items.extend(sorted.waiting.iter().filter_map(|point| point.item));
         for (point, reason) in sorted.refused {
             let Some(item) = point.item else { continue };

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use smallvec::SmallVec;
+
 use super::{
     Settings,
     series::{Family, Labels, Native, Point, STALE, Sample, Value},
@@ -27,6 +29,7 @@ use crate::{
             SummaryPointView,
         },
     },
+    signal::UnixNanos,
 };
 
 /// Fixed, so that a series keeps its lane.
@@ -126,8 +129,8 @@ struct Place<'a> {
     settings: &'a Settings,
     target: &'a Target,
     scope: &'a Pairs,
-    /// Unix milliseconds, for points without a time.
-    now: i64,
+    /// When the request came in, in Unix milliseconds, for points without a time: the same in every attempt.
+    received: i64,
     /// Bytes of memory that all points may take.
     held_max: usize,
     /// The number of the next point.
@@ -135,12 +138,19 @@ struct Place<'a> {
     out: &'a mut Translated,
 }
 
-/// `now`: Unix nanoseconds.
-pub(super) fn translate(settings: &Settings, request: &Request, now: u64) -> Translated {
+/// When the parts of a request came in.
+pub(super) type Received = SmallVec<[UnixNanos; 4]>;
+
+/// Bytes of memory that the points of a request of so many bytes may take.
+pub(super) const fn held_max(bytes: usize) -> usize {
+    HELD_MAX.saturating_add(bytes.saturating_mul(HELD_FACTOR))
+}
+
+/// `held_max`: bytes of memory that all points may take; what is beyond has no form.
+pub(super) fn translate(settings: &Settings, request: &Request, received: &[UnixNanos], held_max: usize) -> Translated {
     let mut out = Translated::default();
     let mut item = 0;
-    let held_max = HELD_MAX.saturating_add(request.bytes.saturating_mul(HELD_FACTOR));
-    for batch in &request.parts {
+    for (batch, received) in request.parts.iter().zip(received) {
         let peer: Option<IpAddr> = batch.context.peer;
         for resource in MetricsView::new(&batch.payload).resources() {
             let target = Target::new(&resource.resource(), peer, settings.strategy, settings.promotion());
@@ -152,8 +162,8 @@ pub(super) fn translate(settings: &Settings, request: &Request, now: u64) -> Tra
                     scope_labels(&scope.scope(), scope.schema_url(), settings.strategy)
                 };
                 for metric in scope.items() {
-                    let (target, scope, now) = (&target, &labels, millis(now));
-                    let mut place = Place { settings, target, scope, now, held_max, item, out: &mut out };
+                    let (target, scope, received) = (&target, &labels, millis(received.0));
+                    let mut place = Place { settings, target, scope, received, held_max, item, out: &mut out };
                     place.metric(&metric);
                     item += count::of_metric(metric.bytes());
                 }
@@ -161,13 +171,30 @@ pub(super) fn translate(settings: &Settings, request: &Request, now: u64) -> Tra
             if let Some(info) = target.info.as_ref().filter(|_| settings.target_info)
                 && let Some(time) = out.points.iter().skip(first).map(|point| point.time).max()
             {
-                let labels = labels_of(info, &settings.external_labels);
-                let known = out.infos.entry(info.identity()).or_insert(Info { labels, time });
-                known.time = known.time.max(time);
+                out.tell(settings, info, time, &target.service, held_max);
             }
         }
     }
     out
+}
+
+impl Translated {
+    /// Notes what a target says of itself; one that says more than a series can have is left out, as a point would be.
+    fn tell(&mut self, settings: &Settings, info: &LabelBlock, time: i64, service: &str, held_max: usize) {
+        if let Some(known) = self.infos.get_mut(&info.identity()) {
+            known.time = known.time.max(time);
+            return;
+        }
+        let texts = info.text().len();
+        let held = self.held.saturating_add(texts);
+        if texts > TEXTS_MAX || info.pairs().take(LABELS_MAX).count() >= LABELS_MAX || held > held_max {
+            let (metric, service) = ("target_info".to_owned(), service.to_owned());
+            self.lost.push(LostPoints { metric, service, reason: Lost::Size, count: 1 });
+            return;
+        }
+        self.held = held;
+        self.infos.insert(info.identity(), Info { labels: labels_of(info, &settings.external_labels), time });
+    }
 }
 
 /// The points that say what targets are.
@@ -266,7 +293,7 @@ impl Place<'_> {
         let family = family.unwrap_or_else(|| Arc::new(Family { name, kind, help: metric.description.to_owned(), unit }));
         let block = series_labels(&[&self.target.labels, self.scope], attributes, reserved, *strategy);
         let labels = labels_of(&block, external_labels);
-        let time = if time == 0 { self.now } else { millis(time) };
+        let time = if time == 0 { self.received } else { millis(time) };
         let key = key(&family.name, &labels);
         let point = Point { item: Some(item), key, family, labels, time, start: millis(start), samples, bytes: 0 }.sized();
         let held = self.out.held.saturating_add(point.held());

@@ -44,20 +44,21 @@ impl Target {
         if let Some(instance) = &instance {
             labels.push(("instance".to_owned(), instance.clone()));
         }
-        let mut info = labels.clone();
-        let promoted = labels.len();
+        let (mut promoted, mut told) = (Pairs::new(), Pairs::new());
         for attribute in attributes.iter() {
             let key = attribute.key();
-            let value = value_text(attribute.value());
-            let is_service = matches!(key, "service.name" | "service.namespace" | "service.instance.id");
+            let pair = || (strategy.label_name(key).into_owned(), value_text(attribute.value()).into_owned());
             if promotion.takes(key) {
-                join(&mut labels, promoted, &strategy.label_name(key), &value);
+                promoted.push(pair());
             }
-            if !is_service {
-                join(&mut info, promoted, &strategy.label_name(key), &value);
+            if !matches!(key, "service.name" | "service.namespace" | "service.instance.id") {
+                told.push(pair());
             }
         }
-        let says = info.len() > promoted && promoted > 0;
+        let says = !told.is_empty() && !labels.is_empty();
+        let mut info = labels.clone();
+        join(&mut labels, promoted);
+        join(&mut info, told);
         Self { labels, job, instance, info: says.then(|| LabelBlock::new(info)), service: service.unwrap_or_default() }
     }
 }
@@ -82,63 +83,74 @@ pub(crate) fn scope_labels(scope: &ScopeView<'_>, schema_url: &str, strategy: St
         ("otel_scope_version".to_owned(), scope.version.to_owned()),
         ("otel_scope_schema_url".to_owned(), schema_url.to_owned()),
     ];
-    for attribute in scope.attributes.iter() {
-        let name = format!("otel_scope_{}", attribute.key());
-        join(&mut labels, 3, &strategy.label_name(&name), &value_text(attribute.value()));
-    }
+    let named = |key: &str| strategy.label_name(&format!("otel_scope_{key}")).into_owned();
+    let own = scope.attributes.iter();
+    join(&mut labels, own.map(|attribute| (named(attribute.key()), value_text(attribute.value()).into_owned())).collect());
     labels
 }
 
 /// All labels of one series: `fixed` (resource, scope, configuration) and the point's attributes.
 pub(crate) fn series_labels(fixed: &[&Pairs], attributes: AttributesView<'_>, reserved: &str, strategy: Strategy) -> LabelBlock {
-    let mut keyed: Vec<(&str, Cow<'_, str>, Cow<'_, str>)> = attributes
+    let mut labels: Vec<Label<'_>> = fixed
         .iter()
-        .map(|attribute| (attribute.key(), strategy.label_name(attribute.key()), value_text(attribute.value())))
+        .flat_map(|pairs| pairs.iter())
+        .map(|(name, value)| {
+            // One that the format keeps for itself steps aside here, too: `le` twice would cost the series all of its buckets.
+            let name = if name == reserved { Cow::Owned(format!("exported_{name}")) } else { Cow::Borrowed(name.as_str()) };
+            (name, Cow::Borrowed(value.as_str()))
+        })
         .collect();
+    // Of two fixed ones the first counts.
+    labels.sort_by(|a, b| a.0.cmp(&b.0));
+    labels.dedup_by(|next, known| next.0 == known.0);
+    let is_taken =
+        |name: &str| name == reserved || name == "__name__" || labels.binary_search_by(|(known, _)| (**known).cmp(name)).is_ok();
     // Values of attributes that become one label are joined in the order of their original keys.
+    let mut keyed: Vec<(&str, AnyValueView<'_>)> =
+        attributes.iter().map(|attribute| (attribute.key(), attribute.value())).collect();
     keyed.sort_by(|a, b| a.0.cmp(b.0));
-    let mut labels: Vec<(Cow<'_, str>, Cow<'_, str>)> =
-        Vec::with_capacity(keyed.len() + fixed.iter().map(|pairs| pairs.len()).sum::<usize>());
-    for (name, value) in fixed.iter().flat_map(|pairs| pairs.iter()) {
-        // One that the format keeps for itself steps aside here, too: `le` twice would cost the series all of its buckets.
-        let name = if name == reserved { Cow::Owned(format!("exported_{name}")) } else { Cow::Borrowed(name.as_str()) };
-        if !labels.iter().any(|(known, _)| *known == name) {
-            labels.push((name, Cow::Borrowed(value)));
+    let own = keyed.into_iter().map(|(key, value)| {
+        let mut name = strategy.label_name(key);
+        if name.is_empty() {
+            name = Cow::Borrowed("_");
         }
-    }
-    let first = labels.len();
-    for (_, name, value) in keyed {
-        let mut name = if name.is_empty() { Cow::Borrowed("_") } else { name };
-        while name == reserved || name == "__name__" || labels.iter().take(first).any(|(known, _)| *known == name) {
+        while is_taken(&name) {
             name = Cow::Owned(format!("exported_{name}"));
         }
-        match labels.iter_mut().skip(first).find(|(known, _)| *known == name) {
-            Some((_, joined)) => {
-                let joined = joined.to_mut();
-                joined.push(';');
-                joined.push_str(&value);
-            }
-            None => labels.push((name, value)),
-        }
-    }
+        (name, value_text(value))
+    });
+    let own = joined(own.collect());
+    labels.extend(own);
     LabelBlock::new(labels)
 }
 
-/// Adds a label behind the first `fixed` ones; a name that is there already has the values joined, or, among the fixed ones, steps aside.
-fn join(labels: &mut Pairs, fixed: usize, name: &str, value: &str) {
-    let name = if name.is_empty() { "_" } else { name };
-    let name = if name == "__name__" || labels.iter().take(fixed).any(|(known, _)| known == name) {
-        format!("exported_{name}")
-    } else {
-        name.to_owned()
-    };
-    match labels.iter_mut().skip(fixed).find(|(known, _)| *known == name) {
-        Some((_, joined)) => {
-            joined.push(';');
-            joined.push_str(value);
+type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// Each name once, with the values of those that had it in their order.
+fn joined(mut labels: Vec<Label<'_>>) -> Vec<Label<'_>> {
+    // Stable; a search for each of many would take the square of their number.
+    labels.sort_by(|a, b| a.0.cmp(&b.0));
+    labels.dedup_by(|(name, value), (known, values)| {
+        let is_same = name == known;
+        if is_same {
+            let values = values.to_mut();
+            values.push(';');
+            values.push_str(value);
         }
-        None => labels.push((name, value.to_owned())),
-    }
+        is_same
+    });
+    labels
+}
+
+/// Adds labels behind those that are there. One whose name is there already steps aside; values of equal names among the new ones are joined.
+fn join(labels: &mut Pairs, new: Pairs) {
+    let new = new.into_iter().map(|(name, value)| {
+        let name = if name.is_empty() { "_".to_owned() } else { name };
+        let is_taken = name == "__name__" || labels.iter().any(|(known, _)| *known == name);
+        (Cow::Owned(if is_taken { format!("exported_{name}") } else { name }), Cow::Owned(value))
+    });
+    let new = joined(new.collect());
+    labels.extend(new.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())));
 }
 
 /// A value as a string: numbers as JSON writes them, lists and maps as JSON, bytes in base64.
@@ -191,5 +203,71 @@ fn json(value: AnyValueView<'_>, depth: u32) -> serde_json::Value {
             entries.into()
         }
         AnyValueView::String(_) | AnyValueView::Bytes(_) => value_text(value).into_owned().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        collector::metrics::v1::ExportMetricsServiceRequest,
+        common::v1::{AnyValue, KeyValue, any_value::Value},
+        metrics::v1::{Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data},
+    };
+    use prost::Message as _;
+
+    use super::*;
+    use crate::otlp::view::{DataView, MetricsView};
+
+    fn labels(fixed: &[&Pairs], attributes: &[(&str, &str)], reserved: &str) -> Vec<(String, String)> {
+        let attribute = |(key, value): &(&str, &str)| KeyValue {
+            key: (*key).to_owned(),
+            value: Some(AnyValue { value: Some(Value::StringValue((*value).to_owned())) }),
+            ..KeyValue::default()
+        };
+        let point = NumberDataPoint { attributes: attributes.iter().map(attribute).collect(), ..NumberDataPoint::default() };
+        let metric = Metric { data: Some(Data::Gauge(Gauge { data_points: vec![point] })), ..Metric::default() };
+        let scopes = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
+        let request = ExportMetricsServiceRequest {
+            resource_metrics: vec![ResourceMetrics { scope_metrics: scopes, ..ResourceMetrics::default() }],
+        };
+        let bytes = request.encode_to_vec();
+        let resource = MetricsView::new(&bytes).resources().next().unwrap();
+        let scope = resource.scopes().next().unwrap();
+        let DataView::Gauge { points } = scope.items().next().unwrap().data else { panic!() };
+        let point = points.iter().next().unwrap();
+        let block = series_labels(fixed, point.attributes, reserved, Strategy::default());
+        block.pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+    }
+
+    fn pairs(of: &[(&str, &str)]) -> Pairs {
+        of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn names_step_aside_are_joined_and_the_first_fixed_one_counts() {
+        let (resource, own) =
+            (pairs(&[("job", "cart"), ("exported_job", "e"), ("le", "r")]), pairs(&[("zone", "a"), ("job", "no")]));
+        let attributes = [("a_b", "2"), ("zone", "z"), ("a.b", "1"), ("job", "j"), ("le", "l"), ("", "empty"), ("__name__", "n")];
+        let expected = [
+            ("_", "empty"),
+            ("a_b", "1;2"),
+            ("exported___name__", "n"),
+            ("exported_exported_job", "j"),
+            ("exported_exported_le", "l"),
+            ("exported_job", "e"),
+            ("exported_le", "r"),
+            ("exported_zone", "z"),
+            ("job", "cart"),
+            ("zone", "a"),
+        ];
+        assert_eq!(labels(&[&resource, &own], &attributes, "le"), pairs(&expected));
+    }
+
+    /// Each is found without going through the others: so many would not come to an end.
+    #[test]
+    fn a_point_may_have_a_hundred_thousand_attributes() {
+        let names: Vec<String> = (0..100_000).map(|n| format!("a{n:06}")).collect();
+        let attributes: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+        assert_eq!(labels(&[], &attributes, "le"), pairs(&attributes));
     }
 }

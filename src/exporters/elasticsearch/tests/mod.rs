@@ -19,7 +19,7 @@ use crate::{
         json::{self, Limits},
         scan::ScanLimits,
     },
-    signal::{Batch, Signal},
+    signal::{Batch, Signal, UnixNanos},
     transport::client::testing::{build_context, node},
 };
 
@@ -61,7 +61,7 @@ fn lines(count: usize) -> Batch {
 async fn send(exporter: &Arc<dyn Exporter>, journal: u8, offset: u64, batch: Batch) -> Outcome {
     let topics = TopicNames::new(vec!["logs".to_owned()]);
     let position = Position { topic: TopicId(0), shard: 3, offset };
-    let parts = [Origin { position, items: Items::all(batch.items) }];
+    let parts = [Origin { position, received: UnixNanos(1), items: Items::all(batch.items) }];
     let reader = "logs".into();
     let provenance = Provenance { reader: &reader, journal: JournalId([journal; 16]), topics: &topics, parts: &parts };
     exporter.export_from(provenance, Request::of(batch)).await

@@ -55,6 +55,8 @@ pub(super) type Script = Arc<dyn Fn(usize, &WriteRequest) -> Option<(u16, String
 pub(super) enum Speaks {
     /// 1.0 and nothing else, and says nothing about it, as Prometheus 2.42.
     One,
+    /// 1.0, and keeps what is good of a request that it refuses, as Mimir.
+    Partly,
     Both,
 }
 
@@ -155,7 +157,7 @@ fn answer(state: &mut State, head: &str, body: &[u8], script: &Script, speaks: S
         state.starts.insert(name(series), start);
     }
     state.metadata.extend(request.metadata.iter().map(|metadata| (metadata.family.clone(), metadata.clone())));
-    take(state, &request, is_two && speaks == Speaks::Both)
+    take(state, &request, is_two && speaks == Speaks::Both, speaks == Speaks::Partly)
 }
 
 pub(super) fn name(series: &TimeSeries) -> Name {
@@ -201,8 +203,8 @@ fn check(series: &TimeSeries, wrong: &mut Vec<String>) {
     }
 }
 
-/// As Prometheus: version 1 is rolled back as a whole, version 2 keeps what is good.
-fn take(state: &mut State, request: &WriteRequest, is_two: bool) -> (u16, String, String) {
+/// As Prometheus: version 1 is rolled back as a whole, where the server is not one that `keeps` what is good; version 2 keeps it.
+fn take(state: &mut State, request: &WriteRequest, is_two: bool, keeps: bool) -> (u16, String, String) {
     let mut stored = state.stored.clone();
     let mut refused = None;
     let (mut samples, mut histograms) = (0, 0);
@@ -238,7 +240,7 @@ fn take(state: &mut State, request: &WriteRequest, is_two: bool) -> (u16, String
     } else {
         String::new()
     };
-    if refused.is_none() || is_two {
+    if refused.is_none() || is_two || keeps {
         state.stored = stored;
         for series in request.series.iter().filter(|series| !series.exemplars.is_empty()) {
             state.exemplars.entry(name(series)).or_default().extend(series.exemplars.iter().cloned());

@@ -2,6 +2,8 @@
 
 #![allow(clippy::float_cmp, reason = "numbers come back as they were put in, to the bit")]
 
+mod bounds;
+mod failing;
 mod fake;
 mod messages;
 mod sending;
@@ -18,10 +20,14 @@ use serde_json::{Value, json};
 use self::fake::{Fake, Speaks};
 use super::Config;
 use crate::{
-    component::{Exporter, ExporterConfig as _, Extensions, Outcome, Request, RetryCause, Verdicts},
+    component::{
+        Again, Exporter, ExporterConfig as _, Extensions, Items, Origin, Outcome, Position, Provenance, Request, RetryCause,
+        Verdicts,
+    },
     config::Diagnostics,
+    journal::{JournalId, TopicId, TopicNames},
     otlp::{count, pick_items},
-    signal::{Batch, Signal},
+    signal::{Batch, Signal, UnixNanos},
     transport::client::testing::{build_context, node},
 };
 
