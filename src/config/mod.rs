@@ -34,5 +34,18 @@ pub use secrets::{REDACTED, shown_url};
 pub use sources::{Place, Source, Sources};
 pub use values::{ByteSize, GoDuration, Secret, Section, StringList};
 
+/// One YAML or JSON document of any shape, as it stands: nothing in it is expanded. For files that are no configuration.
+pub fn document(text: &str) -> Result<Node, String> {
+    let mut found = Diagnostics::default();
+    let node = yaml::parse(text, 0, &mut found).map_err(|error| {
+        let line = text.get(..error.origin.start as usize).map_or(0, |before| before.matches('\n').count()) + 1;
+        format!("{} (line {line})", error.message)
+    })?;
+    match found.found.into_iter().find(|one| one.level == Level::Error) {
+        Some(first) => Err(first.message),
+        None => Ok(node),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,12 @@ const SIZE_MAX: usize = 1 << 20;
 
 /// Compiles a pattern in Go's syntax. The error is one line.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(&translate(pattern)).size_limit(SIZE_MAX).build().map_err(|error| match error {
+    compile_within(pattern, SIZE_MAX)
+}
+
+/// The same with another bound on the bytes that the compiled pattern takes.
+pub fn compile_within(pattern: &str, bytes_max: usize) -> Result<Regex, String> {
+    RegexBuilder::new(&translate(pattern)).size_limit(bytes_max).build().map_err(|error| match error {
         regex::Error::CompiledTooBig(limit) => format!("the pattern needs more than {limit} bytes"),
         error => {
             let text = error.to_string();

@@ -69,7 +69,7 @@ pub(super) struct Opened {
 pub struct Connector {
     pub(super) endpoint: Endpoint,
     resolver: Arc<dyn Resolve>,
-    tls: Option<TlsClient>,
+    tls: Option<Arc<TlsClient>>,
     proxy: Option<Route>,
 }
 
@@ -94,25 +94,26 @@ impl Connector {
     pub fn grpc(endpoint: Endpoint, tls: &TlsClientSettings, proxies: &ProxyRules) -> Result<Self, BuildError> {
         let secure = endpoint.tls.unwrap_or(!tls.insecure);
         let proxy = proxies.of(&endpoint.place, true).cloned();
-        Self::new(endpoint, tls, secure, &[b"h2"], proxy, true)
+        let tls = secure.then(|| TlsClient::new(tls.clone(), &[b"h2"]).map(Arc::new)).transpose()?;
+        Self::new(endpoint, tls, proxy, true)
     }
 
     /// HTTP: TLS by scheme; plain requests are handed to an HTTP proxy as they are.
     pub fn http(endpoint: Endpoint, tls: &TlsClientSettings, proxies: &ProxyRules, h2: bool) -> Result<Self, BuildError> {
         let secure = endpoint.tls.unwrap_or(true);
         let proxy = proxies.of(&endpoint.place, secure).cloned();
-        Self::new(endpoint, tls, secure, if h2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] }, proxy, secure)
+        let alpn: &[&[u8]] = if h2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        let tls = secure.then(|| TlsClient::new(tls.clone(), alpn).map(Arc::new)).transpose()?;
+        Self::new(endpoint, tls, proxy, secure)
     }
 
-    fn new(
-        endpoint: Endpoint,
-        tls: &TlsClientSettings,
-        secure: bool,
-        alpn: &'static [&'static [u8]],
-        proxy: Option<Proxy>,
-        tunnel: bool,
-    ) -> Result<Self, BuildError> {
-        let tls = secure.then(|| TlsClient::new(tls.clone(), alpn)).transpose()?;
+    /// HTTP over TLS that connectors to many endpoints share, so that certificates are in memory once.
+    pub fn https(endpoint: Endpoint, tls: Arc<TlsClient>, proxies: &ProxyRules) -> Result<Self, BuildError> {
+        let proxy = proxies.of(&endpoint.place, true).cloned();
+        Self::new(endpoint, Some(tls), proxy, true)
+    }
+
+    fn new(endpoint: Endpoint, tls: Option<Arc<TlsClient>>, proxy: Option<Proxy>, tunnel: bool) -> Result<Self, BuildError> {
         if let Some(tls) = &tls {
             tls.server_name(endpoint.server_name())?;
         }

@@ -29,6 +29,6 @@ mod tests;
 pub use connect::{ConnectError, Connector};
 pub use endpoint::{Endpoint, Place};
 pub use message::{Compressor, Message};
-pub use proxy::ProxyRules;
+pub use proxy::{Proxy, ProxyRules};
 pub use resolve::{Resolve, SystemResolver};
 pub use settings::{Algorithm, Auth, GrpcClientSettings, Headers, HttpClientSettings, Keepalive, user_agent};

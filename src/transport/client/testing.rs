@@ -275,7 +275,7 @@ async fn h1_connection(
         for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
             headers.append(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
         }
-        let length = headers["content-length"].to_str().unwrap().parse().unwrap();
+        let length = headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
         let mut body = vec![0; length];
         if stream.read_exact(&mut body).await.is_err() {
             return;
