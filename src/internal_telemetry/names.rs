@@ -74,6 +74,14 @@ pub const CONFIG_LAST_RELOAD_SUCCESS_TIME: &str = "weir_config_last_reload_succe
 pub const OWN_EXPORTS_FAILED: &str = "weir_own_exports_failed";
 pub const LOG_LINES_SUPPRESSED: &str = "weir_log_lines_suppressed";
 
+// === the prometheus receiver ===
+
+pub const SCRAPES: &str = "weir_scrapes";
+pub const SCRAPE_TARGETS: &str = "weir_scrape_targets";
+pub const SCRAPE_SERIES: &str = "weir_scrape_series";
+pub const SCRAPE_LEFT_OUT: &str = "weir_scrape_left_out_samples";
+pub const SCRAPE_DISCOVERIES_FAILED: &str = "weir_scrape_discoveries_failed";
+
 // === the prometheus page ===
 
 pub const PROMETHEUS_LEFT_OUT: &str = "weir_prometheus_series_left_out";

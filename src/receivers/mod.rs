@@ -2,6 +2,7 @@
 
 pub mod host_metrics;
 pub mod otlp;
+pub mod prometheus;
 mod request;
 pub mod zipkin;
 
@@ -11,5 +12,6 @@ use crate::component::ReceiverFactory;
 pub const RECEIVERS: &[ReceiverFactory] = &[
     ReceiverFactory::of::<host_metrics::Config>(),
     ReceiverFactory::of::<otlp::Config>(),
+    ReceiverFactory::of::<prometheus::Config>(),
     ReceiverFactory::of::<zipkin::Config>(),
 ];

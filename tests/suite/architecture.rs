@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("transport", &["component", "config", "otlp", "runtime", "signal"]),
     ("registry", &["exposition", "otlp", "signal"]),
     ("delivery", &["component", "internal_telemetry", "journal", "otlp", "runtime", "signal", "tap"]),
-    ("receivers", &["component", "config", "door", "internal_telemetry", "otlp", "runtime", "signal", "transport"]),
+    ("receivers", &["component", "config", "door", "exposition", "internal_telemetry", "otlp", "runtime", "signal", "transport"]),
     ("processors", &["component", "config", "door", "otlp", "runtime", "signal"]),
     (
         "connectors",

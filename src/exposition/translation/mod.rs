@@ -13,6 +13,7 @@ pub(crate) use exemplars::{exemplar, number};
 pub(crate) use exponential::{EXEMPLARS_MAX, Exponential, Side};
 pub(crate) use labels::{Pairs, Target, scope_labels, series_labels, value_text};
 pub use names::Strategy;
+pub(crate) use names::unit_code;
 pub(crate) use promotion::Promotion;
 pub use promotion::{Conversion, ResourceLabels};
 

@@ -104,40 +104,63 @@ impl<'a> Suffixes<'a> {
     }
 }
 
+/// UCUM codes and the words for them.
+const UNITS: &[(&str, &str)] = &[
+    ("d", "days"),
+    ("h", "hours"),
+    ("min", "minutes"),
+    ("s", "seconds"),
+    ("ms", "milliseconds"),
+    ("us", "microseconds"),
+    ("ns", "nanoseconds"),
+    ("By", "bytes"),
+    ("KiBy", "kibibytes"),
+    ("MiBy", "mebibytes"),
+    ("GiBy", "gibibytes"),
+    ("TiBy", "tibibytes"),
+    ("KBy", "kilobytes"),
+    ("kBy", "kilobytes"),
+    ("MBy", "megabytes"),
+    ("GBy", "gigabytes"),
+    ("TBy", "terabytes"),
+    ("m", "meters"),
+    ("V", "volts"),
+    ("A", "amperes"),
+    ("J", "joules"),
+    ("W", "watts"),
+    ("g", "grams"),
+    ("Cel", "celsius"),
+    ("Hz", "hertz"),
+    ("%", "percent"),
+];
+
 /// The word for a UCUM code; what stands in braces is a note and no unit.
 fn main_unit(unit: &str) -> Cow<'_, str> {
     if unit.contains(['{', '}']) {
         return Cow::Borrowed("");
     }
-    Cow::Borrowed(match unit {
-        "1" => "",
-        "d" => "days",
-        "h" => "hours",
-        "min" => "minutes",
-        "s" => "seconds",
-        "ms" => "milliseconds",
-        "us" => "microseconds",
-        "ns" => "nanoseconds",
-        "By" => "bytes",
-        "KiBy" => "kibibytes",
-        "MiBy" => "mebibytes",
-        "GiBy" => "gibibytes",
-        "TiBy" => "tibibytes",
-        "KBy" | "kBy" => "kilobytes",
-        "MBy" => "megabytes",
-        "GBy" => "gigabytes",
-        "TBy" => "terabytes",
-        "m" => "meters",
-        "V" => "volts",
-        "A" => "amperes",
-        "J" => "joules",
-        "W" => "watts",
-        "g" => "grams",
-        "Cel" => "celsius",
-        "Hz" => "hertz",
-        "%" => "percent",
-        other => other,
-    })
+    if unit == "1" {
+        return Cow::Borrowed("");
+    }
+    Cow::Borrowed(UNITS.iter().find(|(code, _)| *code == unit).map_or(unit, |(_, word)| word))
+}
+
+/// The UCUM code of a unit as it stands in a metric's name; a word that is none stays.
+pub(crate) fn unit_code(word: &str) -> Cow<'_, str> {
+    let (main, per) = match word.strip_prefix("per_") {
+        Some(per) => ("", per),
+        None => word.split_once("_per_").unwrap_or((word, "")),
+    };
+    let code = match main {
+        "ratio" => "1",
+        "kilobytes" => "kBy",
+        main => UNITS.iter().find(|(_, known)| *known == main).map_or(main, |(code, _)| code),
+    };
+    if per.is_empty() {
+        return Cow::Borrowed(code);
+    }
+    let per = ["s", "m", "h", "d", "w", "mo", "y"].into_iter().find(|code| per_unit(code) == per).unwrap_or(per);
+    Cow::Owned(format!("{code}/{per}"))
 }
 
 fn per_unit(unit: &str) -> &str {

@@ -9,7 +9,6 @@ mod echoes;
 mod journal;
 mod migrate;
 mod sections;
-mod self_scrape;
 mod service;
 mod unsupported;
 
@@ -75,8 +74,6 @@ impl File {
     /// Checks a whole file. What comes back holds everything that could be resolved, so that further checks can run; nothing may be
     /// built from it while `found` has errors. `None`: not a map at all.
     pub fn check(node: &Node, tables: &Tables, found: &mut Diagnostics) -> Option<Self> {
-        let replaced = self_scrape::replace(node, tables, found);
-        let node = replaced.as_ref().unwrap_or(node);
         for (key, _) in node.entries() {
             let name = key.word().map_or("", |word| word);
             if !KEYS.contains(&name) {

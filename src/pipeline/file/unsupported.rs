@@ -6,14 +6,14 @@
 use crate::{
     component::Tables,
     config::{
-        Diagnostics, Node, Origin, Value,
+        Node, Origin, Value,
         collector::{self, Kind},
         suggest,
     },
     signal::{ComponentId, Signal},
 };
 
-use super::{sections::naming, self_scrape};
+use super::sections::naming;
 
 /// One thing that is not in the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,6 @@ impl LeftOut {
 /// goes without being named says so in [`LeftOut::protects`].
 pub fn strip(node: &Node, tables: &Tables, allow: &[String]) -> (Node, Vec<LeftOut>) {
     let mut stripping = Stripping { node: node.clone(), tables, left_out: Vec::new(), gone: Vec::new() };
-    stripping.self_scrapes();
     stripping.absent(allow);
     stripping.profiles();
     while stripping.dependants() {}
@@ -92,17 +91,6 @@ struct Stripping<'t> {
 impl Stripping<'_> {
     fn say(&mut self, what: String, origin: Origin, change: impl Into<String>) {
         self.left_out.push(LeftOut { what, origin, change: change.into(), protects: None });
-    }
-
-    fn self_scrapes(&mut self) {
-        let mut said = Diagnostics::default();
-        let Some(rest) = self_scrape::replace(&self.node, self.tables, &mut said) else { return };
-        for diagnostic in said.found {
-            let what = key_at(&self.node, diagnostic.origin, String::new()).unwrap_or_default();
-            let change = diagnostic.help.unwrap_or_else(|| "it carried nothing but those metrics".to_owned());
-            self.say(what, diagnostic.origin, change);
-        }
-        self.node = rest;
     }
 
     /// Components that the Collector has and weir has not.

@@ -347,26 +347,6 @@ fn reads_older_spellings_with_a_warning() {
 }
 
 #[test]
-fn its_own_metrics_need_no_scraping() {
-    let own = "receivers:\n  otlp:\n  prometheus/self: {config: {scrape_configs: [{job_name: c, static_configs: [{targets: ['0.0.0.0:8888']}]}]}}\nexporters: {debug: }\nservice:\n  pipelines:\n    traces: {receivers: [otlp], exporters: [debug]}\n    metrics: {receivers: [prometheus/self], exporters: [debug]}\n    metrics/2: {receivers: [otlp, prometheus/self], exporters: [debug]}\n";
-    let pod = own.replace("0.0.0.0:8888", "10.1.2.3:8888");
-    let (file, told) = check(&pod.replace("job_name: c", "job_name: otel-collector"));
-    assert_eq!((file.unwrap().pipelines.len(), told.len()), (2, 2), "{told:#?}");
-    let (file, told) = check(own);
-    assert_eq!(file.unwrap().pipelines.iter().map(|pipeline| pipeline.id.clone()).collect::<Vec<_>>(), ["traces", "metrics/2"]);
-    assert!(told.len() == 2 && told.iter().all(|line| line.starts_with("warning")), "{told:#?}");
-    for other in [
-        pod,
-        own.replace("0.0.0.0:8888", "app:9090"),
-        own.replace("static_configs", "dns_sd_configs"),
-        own.replace("'0.0.0.0:8888'", "'0.0.0.0:8888', 'x:1'"),
-    ] {
-        let (_, told) = check(&other);
-        assert!(told[0].contains("`prometheus` is a Collector receiver that weir does not have"), "{told:#?}");
-    }
-}
-
-#[test]
 fn extensions_stand_behind_those_that_they_name() {
     let order = |extensions: &str, service: &str| {
         let (file, _) = check(&format!(
