@@ -97,7 +97,7 @@ class Check:
             if not books:
                 return "no books on the own page"
             for who, book in books.items():
-                if not any("otlp" in value or "span_metrics" in value for _, value in who):
+                if not any(name in value for _, value in who for name in ("otlp", "span_metrics", *subject.exporters)):
                     continue
                 if book["accepted"] != book["delivered"] + book["dropped"] + book["held"]:
                     return f"{dict(who)}: {book}"

@@ -28,9 +28,10 @@ class Subject:
     name = "?"
 
     def __init__(self, sinks, directory=None, red=False, consumers=None, mode="durable", quota=None, extra="", arguments=(), wrap=(), env=None,
-                 timeout="5s"):
+                 timeout="5s", exporters=None):
         self.directory = Path(directory) if directory else WORK / f"data-{time.monotonic_ns()}"
         self.sinks, self.red, self.consumers, self.mode, self.quota, self.extra = sinks, red, consumers, mode, quota, extra
+        self.exporters = dict(exporters or {})  # others than `sinks`, each with its settings as the file has them
         self.arguments, self.wrap, self.env, self.timeout = list(arguments), list(wrap), dict(env or {}), timeout
         self.grpc, self.http, self.page, self.own, self.health = oracle.port(), oracle.port(), oracle.port(), oracle.port(), oracle.port()
         self.config = WORK / f"{self.name}-{self.grpc}.yaml"
@@ -112,6 +113,10 @@ class Subject:
     def peak_rss(self):
         return _status(self.pid, "VmHWM")
 
+    def anonymous_rss(self):
+        """Without pages of files: those of the program itself come in as it does something for the first time."""
+        return _status(self.pid, "RssAnon")
+
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
@@ -164,7 +169,9 @@ class Weir(Subject):
         queue = f", sending_queue: {{num_consumers: {self.consumers}}}" if self.consumers else ""
         for name, number in self.sinks.items():
             out += f"  otlp/{name}: {self.exporter(number, queue)}\n"
-        names = [f"otlp/{name}" for name in self.sinks]
+        for name, settings in self.exporters.items():
+            out += f"  {name}: {settings}\n"
+        names = [*(f"otlp/{name}" for name in self.sinks), *self.exporters]
         metrics = ""
         if self.red:
             out += f'  prometheus: {{endpoint: "127.0.0.1:{self.page}"}}\n'

@@ -309,7 +309,7 @@ async fn a_server_that_ends_connections_by_age_loses_nothing() {
 async fn an_answer_without_end_is_left_unread() {
     let outcome = outcome_of(|_| Reply { body: vec![0; 64 << 20].into(), ..Reply::ok() }).await;
     let Outcome::Rejected { message } = outcome else { panic!("{outcome:?}") };
-    assert!(message.contains("larger than 4194304 bytes"), "{message}");
+    assert!(message.contains("larger than 65536 bytes"), "{message}");
 }
 
 #[tokio::test]

@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 use super::{Algorithm, ConnectError, Connector, Keepalive, Message, link::Link, message::decompressed};
 use slots::Slots;
 
-/// Largest answer that is read (OTLP recommends 4 MiB).
-pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest answer that is read. OTLP recommends 4 MiB; so much of each call in flight is more than a backend may make anyone hold, and what
+/// it has to say fits into what is read over HTTP, too.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Attempts on fresh connections when the peer says that it did not look at the request.
 const SENDS_MAX: usize = 3;
 /// How soon a call that waits for a connection tries again.
