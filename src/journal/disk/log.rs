@@ -38,6 +38,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const PIECE_BYTES_MIN: usize = 64 << 10;
 /// Consumed files that a shard keeps to write over: what is let go at once under load.
 const SPARES_MAX: usize = 4;
+/// So many and a shard has one for the segment after the next: it need not wait for what was consumed.
+const SPARES_ENOUGH: usize = 2;
 
 /// How a shard's segments are written.
 #[derive(Debug, Clone, Copy)]
@@ -98,8 +100,10 @@ pub(super) struct Segment {
     bytes: u64,
     file: Arc<dyn DiskFile>,
     extent: Mutex<Extent>,
-    /// Writing to it failed: it is not written over.
-    is_faulty: AtomicBool,
+    /// Its blocks were not there before it: each sync of it writes metadata of the file system, too.
+    is_raw: bool,
+    /// Writing to it failed, or it was left half written: it is not written over.
+    is_spent: AtomicBool,
 }
 
 impl Segment {
@@ -113,7 +117,8 @@ impl Segment {
             bytes,
             file,
             extent: Mutex::new(extent),
-            is_faulty: AtomicBool::new(false),
+            is_raw: false,
+            is_spent: AtomicBool::new(false),
         }
     }
 
@@ -397,6 +402,12 @@ pub(super) enum WriteError {
     Disk { path: String, cause: io::Error },
 }
 
+/// A consumed file. It stays open, so that it can be removed without waiting for its room to be freed.
+struct Spare {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+}
+
 /// The writer's side.
 pub(super) struct Log {
     disk: Arc<dyn Disk>,
@@ -406,9 +417,11 @@ pub(super) struct Log {
     pub(super) segments: Arc<Segments>,
     active: Option<Arc<Segment>>,
     /// Consumed files to be written over: their blocks and pages are there already, and a sync writes nothing but the data.
-    spares: Vec<PathBuf>,
+    spares: Vec<Spare>,
     /// The fewest that there were since the last were let go: so many were not needed.
     spares_least: usize,
+    /// Some of those that may go are gone, and not all.
+    is_retiring: bool,
     /// Files that count and that nobody needs, but which could not be removed: tried again.
     left: Vec<(PathBuf, u64)>,
     next: u64,
@@ -507,6 +520,7 @@ impl Log {
             active: None,
             spares: Vec::new(),
             spares_least: 0,
+            is_retiring: false,
             left: Vec::new(),
             next,
             items,
@@ -570,7 +584,7 @@ impl Log {
             .and_then(|()| if self.options.sync { segment.file.sync() } else { Ok(()) });
         if let Err(cause) = written {
             // What of the group is on disk is not known, and the kernel may call it clean: the file is not written to or synced again.
-            segment.is_faulty.store(true, Ordering::Relaxed);
+            segment.is_spent.store(true, Ordering::Relaxed);
             self.seal();
             let path = segment.path.display().to_string();
             error!(file = path, error = %cause, "writing to the journal failed: this segment is closed, its last group was refused");
@@ -599,10 +613,15 @@ impl Log {
     /// The active segment, or a new one where the group does not fit.
     fn room_for(&mut self, bytes: u64, now: UnixNanos) -> Result<Arc<Segment>, WriteError> {
         if let Some(active) = &self.active {
-            if active.extent.lock().len + bytes <= active.bytes {
+            if active.extent.lock().len + bytes > active.bytes {
+                self.seal();
+            } else if active.is_raw && self.spares.len() >= SPARES_ENOUGH && bytes <= self.options.segment_bytes {
+                // Its readers have caught up with so much that what is left of it is not worth its slower syncs.
+                active.is_spent.store(true, Ordering::Relaxed);
+                self.seal();
+            } else {
                 return Ok(active.clone());
             }
-            self.seal();
         }
         let size = self.segment_bytes_for(bytes);
         let header = SegmentHeader {
@@ -623,7 +642,7 @@ impl Log {
             return Err(failed(io::Error::other("what is left there cannot be removed")));
         }
         drop(self.disk.remove(&path));
-        let file = self.new_file(&path, size).map_err(|error| match error {
+        let (file, is_raw) = self.new_file(&path, size).map_err(|error| match error {
             NewFile::Quota(message) => WriteError::Full(message),
             NewFile::Io(cause) => failed(cause),
         })?;
@@ -643,7 +662,8 @@ impl Log {
             bytes: size,
             file,
             extent: Mutex::new(extent),
-            is_faulty: AtomicBool::new(false),
+            is_raw,
+            is_spent: AtomicBool::new(false),
         });
         self.segments.0.lock().push_back(segment.clone());
         self.active = Some(segment.clone());
@@ -651,19 +671,14 @@ impl Log {
         Ok(segment)
     }
 
-    fn new_file(&mut self, path: &Path, size: u64) -> Result<Arc<dyn DiskFile>, NewFile> {
+    /// Also returns whether its blocks are new.
+    fn new_file(&mut self, path: &Path, size: u64) -> Result<(Arc<dyn DiskFile>, bool), NewFile> {
         if size == self.options.segment_bytes
             && let Some(spare) = self.take_spare()
         {
-            match self.disk.rename(&spare, path) {
-                Ok(()) => match self.disk.open(path) {
-                    Ok(file) => return Ok(file),
-                    Err(cause) => {
-                        self.discard(path.to_owned(), size);
-                        return Err(NewFile::Io(cause));
-                    }
-                },
-                Err(_) => self.discard(spare, size),
+            match self.disk.rename(&spare.path, path) {
+                Ok(()) => return Ok((spare.file, false)),
+                Err(_) => self.discard(spare.path, size),
             }
         }
         if let Err(full) = self.quota.take(size) {
@@ -674,10 +689,11 @@ impl Log {
             self.drop_spares();
             self.quota.take(size).map_err(NewFile::Quota)?;
         }
-        self.disk.create(path, size).map_err(|error| {
+        let created = self.disk.create(path, size).map_err(|error| {
             self.quota.give_back(size);
             NewFile::Io(error)
-        })
+        })?;
+        Ok((created, true))
     }
 
     /// Closes the active segment: says beside it what of it counts. Where nothing does it goes, and its name is the next one's.
@@ -704,79 +720,86 @@ impl Log {
         })
     }
 
-    /// Lets segments go of which every record lies below `offset`.
-    pub(super) fn retire(&mut self, offset: u64) {
+    /// Whether consumed segments had better be let go soon: for their room, or to be written over.
+    pub(super) fn is_short(&self) -> bool {
+        self.spares.len() < SPARES_ENOUGH || self.quota.is_short()
+    }
+
+    /// Lets segments go of which every record lies below `offset`, `most` of them. Returns whether there are more.
+    pub(super) fn retire(&mut self, offset: u64, most: usize) -> bool {
         self.tidy();
-        let mut is_changed = false;
-        loop {
-            let first = {
-                let mut segments = self.segments.0.lock();
-                let done = |segment: &Arc<Segment>| {
-                    segment.extent.lock().end <= offset && self.active.as_ref().is_none_or(|active| !Arc::ptr_eq(active, segment))
-                };
-                match segments.front() {
-                    Some(segment) if done(segment) => segments.pop_front(),
-                    _ => None,
-                }
-            };
-            let Some(first) = first else { break };
-            if !is_changed {
+        let mut left = most;
+        while self.lets_go(offset) {
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            let Some(first) = self.segments.0.lock().pop_front() else { break };
+            if !self.is_retiring {
+                self.is_retiring = true;
                 for _ in 1..self.spares_least {
                     self.drop_spare();
                 }
             }
-            is_changed = true;
             drop(self.disk.remove(&first.path.with_extension("extent")));
-            let is_sound = !first.is_faulty.load(Ordering::Relaxed);
-            if !(is_sound && first.bytes == self.options.segment_bytes && self.set_aside(&first.path)) {
+            let is_sound = !first.is_spent.load(Ordering::Relaxed);
+            if !(is_sound && first.bytes == self.options.segment_bytes && self.set_aside(&first)) {
                 self.discard(first.path.clone(), first.bytes);
             }
         }
-        if is_changed {
+        if std::mem::take(&mut self.is_retiring) {
             self.spares_least = self.spares.len();
+            if self.options.sync {
+                // Otherwise a power cut brings them back, and with them a journal that is full of nothing.
+                drop(self.disk.sync_directory(&self.directory));
+            }
         }
-        if is_changed && self.options.sync {
-            // Otherwise a power cut brings them back, and with them a journal that is full of nothing.
-            drop(self.disk.sync_directory(&self.directory));
-        }
+        false
     }
 
     /// Removes a file and gives its room back; later, where that cannot be now.
     fn discard(&mut self, path: PathBuf, bytes: u64) {
-        match self.disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(file = %path.display(), %error, "a file of the journal that is not needed any more cannot be removed now");
-                self.left.push((path, bytes));
+        if let Err(error) = self.discarded(&path, bytes) {
+            warn!(file = %path.display(), %error, "a file of the journal that is not needed any more cannot be removed now");
+            self.left.push((path, bytes));
+        }
+    }
+
+    fn discarded(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        match self.disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => {
+                self.quota.give_back(bytes);
+                Ok(())
             }
-            _ => self.quota.give_back(bytes),
         }
     }
 
     fn tidy(&mut self) {
-        for (path, bytes) in std::mem::take(&mut self.left) {
-            self.discard(path, bytes);
-        }
+        let mut left = std::mem::take(&mut self.left);
+        left.retain(|(path, bytes)| self.discarded(path, *bytes).is_err());
+        self.left = left;
     }
 
     /// Keeps a consumed file to be written over, where there is room for one more: the first, or one of few within a share of all room.
-    fn set_aside(&mut self, path: &Path) -> bool {
+    fn set_aside(&mut self, segment: &Segment) -> bool {
         let bytes = self.options.segment_bytes;
         let is_first = self.spares.is_empty();
         if self.spares.len() >= SPARES_MAX || !(is_first || self.quota.spare(bytes)) {
             return false;
         }
-        let spare = path.with_extension("spare");
-        if self.disk.rename(path, &spare).is_err() {
+        let path = segment.path.with_extension("spare");
+        if self.disk.rename(&segment.path, &path).is_err() {
             if !is_first {
                 self.quota.spare_no_more(bytes);
             }
             return false;
         }
-        self.spares.push(spare);
+        self.spares.push(Spare { path, file: segment.file.clone() });
         true
     }
 
-    fn take_spare(&mut self) -> Option<PathBuf> {
+    fn take_spare(&mut self) -> Option<Spare> {
         let spare = self.spares.pop()?;
         if !self.spares.is_empty() {
             self.quota.spare_no_more(self.options.segment_bytes);
@@ -788,7 +811,7 @@ impl Log {
     /// Gives a spare file's room back. `false`: there is none.
     pub(super) fn drop_spare(&mut self) -> bool {
         let spare = self.take_spare();
-        spare.map(|spare| self.discard(spare, self.options.segment_bytes)).is_some()
+        spare.map(|spare| self.discard(spare.path, self.options.segment_bytes)).is_some()
     }
 
     /// Whether there are more than the one that a shard always keeps.

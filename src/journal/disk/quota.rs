@@ -35,6 +35,11 @@ impl Quota {
         self.bytes_max
     }
 
+    /// Whether less than a quarter is free.
+    pub(super) fn is_short(&self) -> bool {
+        self.used() > self.bytes_max / 4 * 3
+    }
+
     /// Takes room, or says why there is none.
     pub(super) fn take(&self, bytes: u64) -> Result<(), String> {
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {

@@ -203,6 +203,8 @@ impl DiskShard {
             synced: now,
             written_end,
             is_unsynced: false,
+            lets_go: false,
+            covered: None,
             appended: Instant::now(),
             senders: 0,
         };
@@ -732,6 +734,10 @@ struct Writer {
     written_end: Option<u64>,
     /// Places are written and not synced.
     is_unsynced: bool,
+    /// Segments that all consumers are past wait for the places to be synced.
+    lets_go: bool,
+    /// Segments below may go: the places on disk are past them.
+    covered: Option<u64>,
     /// When something was appended last.
     appended: Instant,
     /// Records of the last group and those that came while it was written: how many senders wait for their answers, about.
@@ -766,7 +772,7 @@ impl Writer {
     /// Waits for work. Returns whether the shard is being closed.
     fn next_group(&self, inner: &Inner, group: &mut Vec<Waiting>) -> bool {
         let mut queue = inner.queue.lock();
-        if queue.waiting.is_empty() && !queue.closing {
+        if queue.waiting.is_empty() && !queue.closing && self.covered.is_none() {
             if inner.fault().is_some() {
                 inner.wake.wait_for(&mut queue, ROOM_CHECK);
             } else if inner.moved.load(Ordering::Relaxed) {
@@ -876,13 +882,24 @@ impl Writer {
         }
     }
 
-    /// Writes the consumers' places down, and lets go what all are past.
+    /// Writes the consumers' places down, and lets go what all are past: one segment between two groups, where nothing is short.
     fn housekeep(&mut self, inner: &Inner, closing: bool) {
+        self.write_places(inner, closing);
+        if let Some(covered) = self.covered {
+            let is_urgent = closing || self.log.is_short() || inner.fault().is_some();
+            if !self.log.retire(covered, if is_urgent { usize::MAX } else { 1 }) {
+                self.covered = None;
+            }
+        }
+    }
+
+    fn write_places(&mut self, inner: &Inner, closing: bool) {
         let has_moved = inner.moved.load(Ordering::Relaxed);
         // A start that fails elsewhere leaves no trace.
         let closing = closing && (has_moved || self.is_unsynced || self.written_end != Some(self.log.next()));
         let mut sync = self.sync && (closing || self.is_unsynced && self.synced.elapsed() >= CURSORS_SYNC);
-        let write = closing || has_moved && self.written.elapsed() >= CURSORS_WAIT;
+        let is_faulty = inner.fault().is_some();
+        let write = closing || has_moved && self.written.elapsed() >= CURSORS_WAIT || is_faulty && self.lets_go;
         if !write && !sync {
             return;
         }
@@ -893,8 +910,11 @@ impl Writer {
         let mut standing = inner.standing();
         let holding = standing.consumers.values().filter(|saved| !saved.rests);
         let lowest = holding.map(|saved| saved.committed).min().unwrap_or(standing.end);
+        // What the file system does for it keeps groups waiting: where nothing is short, all of it at once, when the places are synced anyway.
+        self.lets_go = self.log.lets_go(lowest);
+        let is_due = closing || self.lets_go && (self.log.is_short() || is_faulty || self.synced.elapsed() >= CURSORS_SYNC);
         // What is let go must not be missed after a power cut: the places go to the disk first.
-        sync |= self.sync && self.log.lets_go(lowest);
+        sync |= self.sync && is_due;
         if let Err(error) = self.cursors.write(&mut standing, sync) {
             warn!(topic = inner.topic.0, %error, "the consumers' places could not be written; after a crash more is delivered twice");
             return;
@@ -908,9 +928,9 @@ impl Writer {
         if sync {
             self.synced = self.written;
         }
-        let is_due = closing || self.log.lets_go(lowest);
-        if (sync || !self.sync) && (!is_due || self.write_derivations(inner)) {
-            self.log.retire(lowest);
+        if (sync || !self.sync) && (!(closing || self.lets_go) || self.write_derivations(inner)) {
+            self.covered = Some(lowest);
+            self.lets_go = false;
         }
     }
 

@@ -784,7 +784,8 @@ impl Run {
             let lowest = self.standing.consumers.values().map(|saved| saved.committed).min().unwrap();
             self.say(|| format!("  retire {lowest}"));
             self.retired = self.retired.max(lowest);
-            self.log().retire(lowest);
+            let most = if self.rng.chance(500) { usize::MAX } else { self.rng.below(3) };
+            self.log().retire(lowest, most);
         }
     }
 
@@ -866,7 +867,7 @@ impl Run {
             self.after_cut = self.after_kill.clone();
             self.log().seal();
             self.retired = next;
-            self.log().retire(next);
+            self.log().retire(next, usize::MAX);
             self.log().drop_spares();
             assert_eq!((self.quota.used(), self.disk.segment_bytes()), (0, 0), "something is left");
             self.stop();
@@ -875,7 +876,7 @@ impl Run {
         let next = self.log().next();
         self.retired = next;
         // What was removed may be there again after a power cut.
-        self.log().retire(next);
+        self.log().retire(next, usize::MAX);
         let content = Content { source: 1, received: 2, items: 3, meta: vec![4], payload: vec![5; 100] };
         self.log().append(&[content.entry()], UnixNanos(1)).unwrap();
         self.tried.entry(next).or_default().push(content.clone());
@@ -990,7 +991,7 @@ fn what_was_let_go_does_not_come_back_with_a_power_cut() {
         log.append(&entries(3, 1000), UnixNanos(2)).unwrap();
     }
     log.seal();
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     log.drop_spares();
     assert_eq!((quota.used(), disk.segment_bytes()), (0, 0));
     disk.0.lock().power_cut();
@@ -1006,10 +1007,10 @@ fn a_file_that_cannot_be_removed_counts_until_it_can() {
     }
     log.seal();
     disk.0.lock().faults = 1000;
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     assert_eq!((quota.used(), disk.segment_bytes()), (6 * 4096, 6 * 4096));
     disk.0.lock().faults = 0;
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     assert_eq!((quota.used(), disk.segment_bytes()), (0, 0));
 }
 

@@ -92,7 +92,7 @@ fn a_consumed_file_is_written_over_and_nothing_of_its_earlier_life_comes_back() 
     let (mut log, _) = open(directory.path());
     for _ in 0..6 {
         fill(&mut log, 12);
-        log.retire(log.next());
+        log.retire(log.next(), usize::MAX);
     }
     let next = log.next();
     drop(log);
@@ -120,7 +120,7 @@ fn a_full_quota_refuses_and_takes_again_when_there_is_room() {
     };
     assert!(matches!(refused, log::WriteError::Full(_)), "{refused}");
     assert!(taken > 10 && quota.used() <= 3 * SMALL);
-    log.retire(taken);
+    log.retire(taken, usize::MAX);
     log.append(&[entry(1, 500)], UnixNanos(1)).unwrap();
     assert_eq!(log.next(), taken + 1);
 }
@@ -134,9 +134,9 @@ fn spare_files_give_way_to_what_does_not_fit_into_them() {
     while log.segments.all().len() < 4 {
         fill(&mut log, 1);
     }
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     log.seal();
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     assert!(quota.used() > 0 && log.segments.all().is_empty(), "spare files only");
     log.append(&[entry(1, 3 * SMALL as usize)], UnixNanos(1)).unwrap();
     assert!(quota.used() <= 4 * SMALL);
@@ -157,7 +157,7 @@ fn consumed_files_are_kept_for_what_comes_and_no_more_than_that() {
         fill(&mut log, 1);
     }
     let used = quota.used();
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     assert_eq!((segments(&log), spares()), (1, 4));
     assert_eq!(quota.used(), used - 4 * SMALL, "the others are removed");
     let used = quota.used();
@@ -167,7 +167,7 @@ fn consumed_files_are_kept_for_what_comes_and_no_more_than_that() {
     assert_eq!((spares(), quota.used()), (1, used), "three segments were begun, and no file");
     // In each round from now on one is begun.
     for _ in 0..3 {
-        log.retire(log.next());
+        log.retire(log.next(), usize::MAX);
         while segments(&log) < 2 {
             fill(&mut log, 1);
         }
@@ -177,12 +177,53 @@ fn consumed_files_are_kept_for_what_comes_and_no_more_than_that() {
     assert_eq!((spares(), quota.used()), (0, 2 * SMALL));
     // Another shard has its share of the same room: the first is always kept.
     assert!((0..4).all(|_| quota.spare(SMALL)) && !quota.spare(SMALL));
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     while segments(&log) < 4 {
         fill(&mut log, 1);
     }
-    log.retire(log.next());
+    log.retire(log.next(), usize::MAX);
     assert_eq!(spares(), 1);
+}
+
+#[test]
+fn a_file_with_new_blocks_is_left_once_enough_wait_to_be_written_over() {
+    let directory = TempDir::new().unwrap();
+    let quota = Arc::new(Quota::new(64 * SMALL));
+    let (mut log, _) =
+        Log::open(Arc::new(SystemDisk), directory.path().to_owned(), options(), quota.clone(), 0, Nonces::from(1)).unwrap();
+    while log.segments.all().len() < 3 {
+        fill(&mut log, 1);
+    }
+    let (begun, used) = (log.active_base().unwrap(), quota.used());
+    // The two before it become the files that are written over; it has room, and is left all the same.
+    log.retire(begun, usize::MAX);
+    fill(&mut log, 1);
+    let after = log.active_base().unwrap();
+    assert_eq!((after, log.next()), (begun + 1, begun + 2));
+    assert_eq!(quota.used(), used, "no file more");
+    // One is left: what is written now has old blocks, and is filled.
+    fill(&mut log, 5);
+    assert_eq!(log.active_base(), Some(after));
+    assert_eq!(content(&log).0.len(), 7);
+    // What was left half written is not written over.
+    log.retire(after, usize::MAX);
+    assert_eq!(quota.used(), used - SMALL);
+}
+
+#[test]
+fn segments_go_one_by_one_where_that_is_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let (mut log, _) = open(directory.path());
+    while log.segments.all().len() < 4 {
+        fill(&mut log, 1);
+    }
+    let upto = log.active_base().unwrap();
+    for left in [3, 2] {
+        assert!(log.retire(upto, 1));
+        assert_eq!(log.segments.all().len(), left);
+    }
+    assert!(!log.retire(upto, 1));
+    assert_eq!(log.segments.all().len(), 1);
 }
 
 proptest! {

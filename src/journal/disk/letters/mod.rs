@@ -274,7 +274,7 @@ impl LetterStore {
         if log.is_active(&oldest) {
             log.seal();
         }
-        log.retire(oldest.extent().end);
+        log.retire(oldest.extent().end, usize::MAX);
         log.drop_spare();
         let mut books = self.books.lock();
         if let Some(held) = books.segments.remove(&oldest.base) {
@@ -301,7 +301,7 @@ impl LetterStore {
             upto = segment.extent().end;
         }
         if upto > 0 {
-            log.retire(upto);
+            log.retire(upto, usize::MAX);
             log.drop_spare();
         }
     }
