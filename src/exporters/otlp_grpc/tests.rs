@@ -264,7 +264,7 @@ async fn reads_an_answer_that_is_compressed_unasked() {
         assert_eq!(outcome, Outcome::Partial { rejected: 2, message: "bad".to_owned() }, "{encoding}");
     }
     // What cannot be read, or would be too large, takes nothing back from the OK.
-    for (encoding, body) in [("gzip", vec![1, 2, 3]), ("br", vec![1, 2, 3]), ("gzip", deflated(&vec![0; 64 << 20]))] {
+    for (encoding, body) in [("gzip", vec![1, 2, 3]), ("br", vec![1, 2, 3]), ("gzip", deflated(&vec![0; 4 << 20]))] {
         let Outcome::Delivered { warning: Some(_) } = outcome_of(move |_| compressed(encoding, &body)).await else {
             panic!("{encoding}")
         };
