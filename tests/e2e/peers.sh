@@ -3,12 +3,13 @@
 #   otelcol      an OpenTelemetry Collector with the components that the checks use
 #   telemetrygen the Collector project's own load client
 #   jaeger       Jaeger v2, the last whose modules can all be had; without its web pages, which are no part of the module
-#   usage: peers.sh DIR [otelcol] [telemetrygen] [jaeger]      (all without names)
-# What is there already is left alone. Needs Go, any since 1.16. Cold, on two cores: 2, 1/2 and 3 minutes.
+#   prometheus3  Prometheus 3, which takes remote write 2.0; without the service discovery of clouds, and without its web pages
+#   usage: peers.sh DIR [otelcol] [telemetrygen] [jaeger] [prometheus3]      (all without names)
+# What is there already is left alone. Needs Go, any since 1.16. Cold, on two cores: 2, 1/2, 3 and 3 minutes.
 set -euo pipefail
 dir=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
-[[ $# -gt 0 ]] || set -- otelcol telemetrygen jaeger
+[[ $# -gt 0 ]] || set -- otelcol telemetrygen jaeger prometheus3
 V=v0.155.0
 contrib=github.com/open-telemetry/opentelemetry-collector-contrib
 core=go.opentelemetry.io/collector
@@ -57,5 +58,13 @@ jaeger() {
   go mod init peers
   go get -tool $main@v1.62.0
   go build -trimpath -ldflags='-s -w' -o "$dir/jaeger" $main
+}
+prometheus3() {
+  local main=github.com/prometheus/prometheus/cmd/prometheus
+  mkdir "$work/prometheus3"
+  cd "$work/prometheus3"
+  go mod init peers
+  go get -tool $main@v0.315.0
+  go build -tags remove_all_sd -trimpath -ldflags='-s -w' -o "$dir/prometheus3" $main
 }
 for peer in "$@"; do [[ -x $dir/$peer ]] || ($peer); done

@@ -2,6 +2,7 @@
 exporter shows of it; also when Prometheus and weir are killed in the middle."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from harness import WEIR, WORK, Process, get, main, port, promise, samples, total, until, weir
+from harness import CACHE, WEIR, WORK, Process, get, main, port, promise, samples, total, until, weir
 
 CONFIG = """
 receivers: {{otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{otlp}"}}}}}}}}
@@ -70,7 +71,8 @@ def kinds(now, start):
 class Prometheus:
     """A receiver of remote write that keeps its data when it is killed."""
 
-    def __init__(self):
+    def __init__(self, binary="prometheus"):
+        self.binary = binary
         self.port = port()
         self.folder = WORK / f"prometheus-{self.port}"
         self.folder.mkdir()
@@ -79,7 +81,7 @@ class Prometheus:
 
     def start(self):
         command = [
-            "prometheus",
+            self.binary,
             f"--config.file={self.folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
@@ -127,20 +129,24 @@ def compare(server, page):
     promise("and nothing else", stored and not extra, extra[:3])
 
 
-def all_kinds(message):
-    server = Prometheus()
+def all_kinds(message, binary="prometheus", speaks=1):
+    """`speaks`: the newest version of remote write that the server has."""
+    server = Prometheus(binary)
     otlp, page, own = port(), port(), port()
-    config = WORK / f"kinds-{message.split('.')[0]}.yaml"
+    config = WORK / f"kinds-{message.split('.')[0]}-{speaks}.yaml"
     config.write_text(CONFIG.format(otlp=otlp, page=page, own=own, prometheus=server.port, message=message))
     data = config.with_suffix(".data")
     runs = weir(["run", "--config", str(config), "--data-dir", str(data)]).listens(otlp)
     runs.listens(page)
     now = time.time_ns()
-    promise(f"metrics of every kind are taken ({message})", post(otlp, request(kinds(now, now - 10**9))))
+    promise(f"metrics of every kind are taken ({message}, a server of {speaks}.0)", post(otlp, request(kinds(now, now - 10**9))))
     until(lambda: server.rows("latency_milliseconds_count"), 20)
     compare(server, f"http://127.0.0.1:{page}/metrics")
     rows = server.rows("histogram_count(sizes_bytes) + histogram_sum(sizes_bytes)")
     promise("exponential histograms are native ones", [float(row["value"][1]) for row in rows] == [109.5], rows)
+    if "v2" in message:
+        fell_back = "does not speak remote write 2.0" in runs.text()
+        promise("2.0 is spoken where the server has it, and 1.0 where it has not", fell_back == (speaks == 1), runs.text()[-500:])
     rows = server.rows("target_info")
     promise("target_info is there, with job and instance", [row["metric"].get("cloud_region") for row in rows] == ["eu"] and rows[0]["metric"]["job"] == "cart", rows)
     found = server.api("query_exemplars", query="duration_seconds_bucket", start=str(time.time() - 300), end=str(time.time() + 60))
@@ -246,6 +252,10 @@ def check():
     all_kinds("prometheus.WriteRequest")
     # Debian's Prometheus takes 1.0 only, and says yes to what it does not read: weir has to notice.
     all_kinds("io.prometheus.write.v2.Request")
+    if "prometheus3" not in os.environ.get("WITHOUT", "").split():
+        # One that speaks 2.0, and stores a part of what it refuses.
+        for message in ("io.prometheus.write.v2.Request", "prometheus.WriteRequest"):
+            all_kinds(message, str(CACHE / "peers/prometheus3"), 2)
     killed()
 
 
