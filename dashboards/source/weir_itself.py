@@ -37,6 +37,10 @@ def _difference():
     return f"{accepted} - {delivered} - ({dropped} or 0 * {accepted}) - {held}"
 
 
+def _of_limit(what):
+    return f"{gauge(f'weir_span_metrics_{what}')} / ({gauge(f'weir_span_metrics_{what}_max')} > 0)"
+
+
 def dashboard():
     instance = query_variable("instance", "weir", "Which weir, by the address of its own page.", "label_values(otelcol_process_uptime, instance)", multi=True, all_value=".+")
     d = Dashboard(
@@ -162,7 +166,7 @@ def dashboard():
         timeseries("Held", "Bytes that wait for a consumer. Growing: its destination fails or is slower than what comes in.", query(f"sum by ({WHO}) ({gauge('weir_consumer_held_bytes')})", NAMES), "bytes"),
     )
     d.add(
-        8,
+        6,
         8,
         timeseries(
             "Backends failing for",
@@ -174,6 +178,14 @@ def dashboard():
             empty="no exporters",
         ),
         timeseries("Requests waiting to retry", "Requests that failed and wait beside the others. At most 256 a consumer.", query(f"sum by ({WHO}) ({gauge('weir_consumer_parked_requests')})", NAMES), "none"),
+        timeseries(
+            "Attempts that did not succeed",
+            "Attempts a second to deliver a request, by exporter and what they came to: `failed` comes again as it was, `partly` with what is left of it, `too_large` in pieces; `refused` goes to the dead letters.",
+            query(rate("weir_exporter_attempts", 'outcome!="taken"', by="exporter, outcome") + " > 0", "{{exporter}}: {{outcome}}"),
+            "reqps",
+            stacked=True,
+            empty="every attempt succeeded",
+        ),
         timeseries(
             "Documents, by outcome",
             "What Elasticsearch or OpenSearch said of each document.",
@@ -239,16 +251,24 @@ def dashboard():
         ),
     )
     d.add(
-        12,
+        8,
         8,
         timeseries(
             "Dead letters",
-            "Items that backends refused for good and that are kept. Look with `weir journal letters`, send again with `weir journal replay`. Whose they are: rejected, above.",
+            "Items that backends refused for good and that are kept. Look with `weir journal letters`, send again with `weir journal replay`.",
             [
                 query(gauge("weir_dead_letters_items"), "items {{instance}}", ref="A"),
                 query(gauge("weir_dead_letters_waiting"), "about to be replayed {{instance}}", ref="B"),
             ],
             "none",
+        ),
+        timeseries(
+            "New dead letters, by consumer",
+            "Items that became dead letters, by the exporter that refused them and the reason. WeirDeadLetters fires for them.",
+            query(f"sum by (component, pipeline, reason) (increase(weir_dead_letters_added_items{{{OWN}}}[$__rate_interval])) > 0", "{{component}} · {{pipeline}}: {{reason}}"),
+            "none",
+            stacked=True,
+            empty="nothing was refused for good",
         ),
         timeseries(
             "Dead letters lost",
@@ -262,12 +282,16 @@ def dashboard():
     d.add(
         6,
         8,
-        stat(
-            "Rows",
-            "Rows of RED metrics that live, by connector. The embedded default folds labels from 100,000 on (cardinality::rows_max).",
-            query(gauge("weir_span_metrics_rows"), "{{connector}}"),
-            "none",
-            steps("green", (80000, "orange"), (100000, "red")),
+        bars(
+            "Rows, of what there may be",
+            "How much of its room each connector of RED metrics uses: of cardinality::rows_max, from which on labels are folded, and of resource_metrics_cache_size. Without a limit: not here.",
+            [
+                query(_of_limit("rows"), "rows {{connector}}", ref="A", instant=True),
+                query(_of_limit("resources"), "resources {{connector}}", ref="B", instant=True),
+            ],
+            "percentunit",
+            FULL,
+            top=1,
         ),
         bars(
             "Values by label",

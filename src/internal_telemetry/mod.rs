@@ -165,6 +165,10 @@ impl Telemetry {
             send_failed: Signal::ALL.map(|signal| self.counter(exporter_send_failed(signal), "Items given up.", &labels)),
             enqueue_failed: Signal::ALL
                 .map(|signal| self.counter(exporter_enqueue_failed(signal), "Items that found no room.", &labels)),
+            attempts: Attempt::ALL.map(|attempt| {
+                let labels = [("exporter", id), ("outcome", attempt.as_str())];
+                self.counter(EXPORTER_ATTEMPTS, "Attempts to deliver a request, by what they came to.", &labels)
+            }),
         }
     }
 
@@ -199,6 +203,37 @@ pub struct ExporterMetrics {
     pub sent: [IntCounter; 3],
     pub send_failed: [IntCounter; 3],
     pub enqueue_failed: [IntCounter; 3],
+    /// Indexed by [`Attempt`].
+    pub attempts: [IntCounter; Attempt::ALL.len()],
+}
+
+/// What one attempt to deliver a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// All of it is done with.
+    Taken,
+    /// Some of its items are; the others are refused, or sent again.
+    Partly,
+    /// It failed, and is sent again as it is.
+    Failed,
+    /// It was too large, and is sent again in pieces.
+    TooLarge,
+    /// Refused for good.
+    Refused,
+}
+
+impl Attempt {
+    pub const ALL: [Self; 5] = [Self::Taken, Self::Partly, Self::Failed, Self::TooLarge, Self::Refused];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Partly => "partly",
+            Self::Failed => "failed",
+            Self::TooLarge => "too_large",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 #[derive(Clone)]

@@ -64,6 +64,8 @@ pub const DEAD_LETTERS_ITEMS: &str = "weir_dead_letters_items";
 pub const DEAD_LETTERS_BYTES: &str = "weir_dead_letters_bytes";
 pub const DEAD_LETTERS_WAITING: &str = "weir_dead_letters_waiting";
 pub const DEAD_LETTERS_DROPPED: &str = "weir_dead_letters_dropped";
+pub const DEAD_LETTERS_ADDED: &str = "weir_dead_letters_added_items";
+pub const EXPORTER_ATTEMPTS: &str = "weir_exporter_attempts";
 pub const ELASTICSEARCH_DOCUMENTS: &str = "weir_elasticsearch_documents";
 pub const REMOTE_WRITE_POINTS: &str = "weir_remote_write_points";
 pub const REMOTE_WRITE_LEFT_OUT: &str = "weir_remote_write_left_out_points";
@@ -102,7 +104,10 @@ pub const SPAN_METRICS_FOLDED_LABELS: &str = "weir_span_metrics_folded_labels";
 pub const SPAN_METRICS_LABEL_DEMAND: &str = "weir_span_metrics_label_demand";
 pub const SPAN_METRICS_CUT: &str = "weir_span_metrics_cut_values";
 pub const SPAN_METRICS_ROWS: &str = "weir_span_metrics_rows";
+pub const SPAN_METRICS_ROWS_MAX: &str = "weir_span_metrics_rows_max";
+pub const SPAN_METRICS_SERVICE_ROWS_MAX: &str = "weir_span_metrics_service_rows_max";
 pub const SPAN_METRICS_RESOURCES: &str = "weir_span_metrics_resources";
+pub const SPAN_METRICS_RESOURCES_MAX: &str = "weir_span_metrics_resources_max";
 
 /// The unit that `without_units: false` puts behind a name, unless the name ends with it already.
 pub fn unit(name: &str) -> Option<&'static str> {

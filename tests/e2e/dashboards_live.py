@@ -24,6 +24,8 @@ LACKS = {
     ("weir-services", "Services, worst first", "F"): "nobody waits an hour for calls of an hour before",
     ("weir-self", "Documents, by outcome", "A"): "no Elasticsearch: dashboards_logs has one",
     ("weir-self", "Held for nobody", "A"): "no exporter was taken out of a configuration",
+    ("weir-self", "New dead letters, by consumer", "A"): "nothing was refused for good",
+    ("weir-self", "Rows, of what there may be", "B"): "rows are of services, whose number has no limit",
     ("weir-self", "Dropped, by reason", "A"): "nothing is dropped: what the dead backend does not take is held",
     ("weir-self", "Left out of the page", "A"): "everything could be shown",
     ("weir-self", "Left out of the page", "B"): "everything could be shown",

@@ -175,6 +175,8 @@ struct Metrics {
     cut: IntCounter,
     rows: IntGauge,
     resources: IntGauge,
+    /// With their values. Set when something is counted: what is only built, for a look at its file, says nothing.
+    limits: [(IntGauge, i64); 3],
     telemetry: Telemetry,
     id: ComponentId,
 }
@@ -264,7 +266,7 @@ impl SpanMetrics {
             state,
             blank,
             telling,
-            metrics: Metrics::new(context),
+            metrics: Metrics::new(context, settings, labelling.with_target),
             clock: context.clock.clone(),
             flushing: Mutex::new(()),
             saving: Mutex::new(()),
@@ -307,6 +309,9 @@ impl SpanMetrics {
         let rows: usize = streams.iter().map(|stream| stream.store.len()).sum();
         metrics.rows.set(rows as i64);
         metrics.resources.set(owners.len() as i64);
+        for (gauge, limit) in &metrics.limits {
+            gauge.set(*limit);
+        }
         drop(state);
         metrics.tell(&tally);
     }
@@ -373,9 +378,15 @@ impl Metrics {
         }
     }
 
-    fn new(context: &BuildContext) -> Self {
+    fn new(context: &BuildContext, settings: &Settings, by_resource: bool) -> Self {
         let labels = [("connector", context.id.as_str())];
         let telemetry = &context.telemetry;
+        let limit =
+            |name, help, limit: usize| (telemetry.int_gauge(name, help, &labels), i64::try_from(limit).unwrap_or(i64::MAX));
+        let budget = settings.cardinality.get();
+        // Calls and durations with dimensions of their own have rows of their own, each as many.
+        let streams =
+            if settings.histogram.disable || settings.calls_dimensions == settings.histogram.dimensions { 1 } else { 2 };
         Self {
             counted: telemetry.counter(internal_telemetry::SPAN_METRICS_SPANS, "Spans counted in rows.", &labels),
             nameless: telemetry.counter(internal_telemetry::SPAN_METRICS_NAMELESS, "Spans without a service name.", &labels),
@@ -412,6 +423,23 @@ impl Metrics {
                 "Resources or services that have rows.",
                 &labels,
             ),
+            limits: [
+                limit(
+                    internal_telemetry::SPAN_METRICS_ROWS_MAX,
+                    "Rows from which on labels are folded (`cardinality::rows_max`); 0: no limit.",
+                    budget.map_or(0, |budget| budget.rows_max.saturating_mul(streams)),
+                ),
+                limit(
+                    internal_telemetry::SPAN_METRICS_SERVICE_ROWS_MAX,
+                    "Rows of one service from which on its labels are folded (`cardinality::rows_per_service_max`); 0: no limit.",
+                    budget.map_or(0, |budget| budget.rows_per_service_max),
+                ),
+                limit(
+                    internal_telemetry::SPAN_METRICS_RESOURCES_MAX,
+                    "Resources that have rows at once (`resource_metrics_cache_size`); 0: no limit, as for services.",
+                    if by_resource { usize::try_from(settings.resource_metrics_cache_size).unwrap_or(0) } else { 0 },
+                ),
+            ],
         }
     }
 }

@@ -25,10 +25,10 @@ use self::{
 };
 use crate::{
     internal_telemetry::{
-        DEAD_LETTERS, DEAD_LETTERS_BYTES, DEAD_LETTERS_DROPPED, DEAD_LETTERS_ITEMS, DEAD_LETTERS_REPLAYED, DEAD_LETTERS_WAITING,
-        Telemetry,
+        DEAD_LETTERS, DEAD_LETTERS_ADDED, DEAD_LETTERS_BYTES, DEAD_LETTERS_DROPPED, DEAD_LETTERS_ITEMS, DEAD_LETTERS_REPLAYED,
+        DEAD_LETTERS_WAITING, Telemetry,
     },
-    journal::{FoundLetters, Lag, Letter, LetterRef, LetterStore, Origin, Position, Refusal, TopicNames},
+    journal::{FoundLetters, Lag, Letter, LetterRef, LetterStore, Note, Origin, Position, Refusal, TopicNames},
     runtime::Clock,
 };
 
@@ -49,6 +49,7 @@ enum Form {
 
 #[derive(Clone)]
 struct Metrics {
+    telemetry: Telemetry,
     letters: IntGauge,
     items: IntGauge,
     bytes: IntGauge,
@@ -70,6 +71,7 @@ impl Metrics {
         let replayed =
             |result| telemetry.counter(DEAD_LETTERS_REPLAYED, "Dead letters that were sent once more.", &[("result", result)]);
         Self {
+            telemetry: telemetry.clone(),
             letters: gauge(DEAD_LETTERS, "Batches refused by a backend and kept."),
             items: gauge(DEAD_LETTERS_ITEMS, "Items in dead letters."),
             bytes: gauge(DEAD_LETTERS_BYTES, "Bytes of dead letters, as OTLP."),
@@ -81,6 +83,13 @@ impl Metrics {
             delivered: replayed("delivered"),
             refused: replayed("refused"),
         }
+    }
+
+    /// Items by whose they are. Consumers are what configurations name, so there are few.
+    fn add(&self, note: &Note, items: u64) {
+        let (component, pipeline) = note.consumer.split_once(" in pipeline ").unwrap_or((&note.consumer, ""));
+        let labels = [("component", component), ("pipeline", pipeline), ("reason", note.reason.as_str())];
+        self.telemetry.counter(DEAD_LETTERS_ADDED, "Items that became dead letters.", &labels).inc_by(items);
     }
 
     fn hold(&self, held: Lag) {
@@ -133,6 +142,9 @@ impl DeadLetters {
     /// Keeps letters. Once this is done the records that they come from may be settled.
     pub async fn put(&self, letters: Vec<Letter>) {
         let now = Instant::now();
+        for Letter { note, batch, .. } in &letters {
+            self.metrics.add(note, batch.items);
+        }
         for Letter { note, batch, .. } in letters.iter().filter(|letter| self.refused.is_first(letter, now)) {
             warn!(
                 consumer = &*note.consumer,

@@ -38,6 +38,26 @@ async fn letters_do_not_hold_the_doors_room() {
 }
 
 #[tokio::test]
+async fn letters_are_counted_by_whose_they_are() {
+    let telemetry = Telemetry::default();
+    let letters = DeadLetters::in_memory(Arc::default(), &telemetry);
+    let of = |consumer: &str, reason: Refusal, items: u64| {
+        let mut letter = letter(Bytes::from_static(b"abc"));
+        (letter.note.consumer, letter.note.reason, letter.batch.items) = (consumer.into(), reason, items);
+        letter
+    };
+    letters
+        .put(vec![of("otlp/a in pipeline traces", Refusal::Rejected, 3), of("otlp/b in pipeline traces", Refusal::GivenUp, 4)])
+        .await;
+    letters.put(vec![of("otlp/a in pipeline traces", Refusal::Rejected, 5)]).await;
+    let counted = |component, reason| {
+        let labels = [("component", component), ("pipeline", "traces"), ("reason", reason)];
+        telemetry.gather().number(DEAD_LETTERS_ADDED, &labels)
+    };
+    assert_eq!((counted("otlp/a", "rejected"), counted("otlp/b", "given_up")), (Some(8.0), Some(4.0)));
+}
+
+#[tokio::test]
 async fn a_letter_larger_than_all_the_room_does_not_push_the_others_out() {
     let telemetry = Telemetry::default();
     let letters = DeadLetters::in_memory(Arc::default(), &telemetry);

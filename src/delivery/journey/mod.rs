@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     component::{Again, Items, LETTERS, Origin, Outcome, Provenance, Request, RetryCause},
-    internal_telemetry::{export_span, span_failed},
+    internal_telemetry::{Attempt, export_span, span_failed},
     journal::{DropReason, Letter, LetterRef, Note, Position, Refusal, Settled},
     runtime::State,
     signal::{Batch, Signal, UnixNanos},
@@ -485,6 +485,10 @@ impl Journey {
                 return Answer::Later { keeps_place: false };
             }
         };
+        let came_to = ended.as_ref().map_or(Attempt::Refused, attempt_of);
+        if let Some(attempts) = destination.metrics.attempts.get(came_to as usize) {
+            attempts.inc();
+        }
         let outcome = match ended {
             Ok(outcome) => outcome,
             Err(message) => {
@@ -683,6 +687,17 @@ impl Route<'_> {
                 info!(%exporter, pipeline = &*self.live.pipeline, seconds = after.as_secs(), "the destination takes data again");
             }
         }
+    }
+}
+
+fn attempt_of(outcome: &Outcome) -> Attempt {
+    match outcome {
+        Outcome::Delivered { .. } | Outcome::Discarded => Attempt::Taken,
+        Outcome::Each(verdicts) if verdicts.again.is_none() && verdicts.rejected.is_empty() => Attempt::Taken,
+        Outcome::Each(_) | Outcome::Partial { .. } => Attempt::Partly,
+        Outcome::Retry { .. } => Attempt::Failed,
+        Outcome::TooLarge { .. } => Attempt::TooLarge,
+        Outcome::Rejected { .. } | Outcome::Refused { .. } | Outcome::Unsupported { .. } => Attempt::Refused,
     }
 }
 

@@ -51,6 +51,8 @@ async fn only_what_is_busy_is_sent_again_and_what_is_wrong_is_a_letter() {
     assert_eq!(numbers(0), [(0, (0..60).collect()), (1, (0..40).collect())]);
     assert_eq!(numbers(1), [(0, vec![4, 50]), (1, vec![39])]);
     assert_eq!(numbers(2), [(0, vec![50])]);
+    let attempts: Vec<u64> = destination.metrics.attempts.iter().map(prometheus::IntCounter::get).collect();
+    assert_eq!(attempts, [1, 2, 0, 0, 0], "two came to something in part, and the last took the rest");
     assert!(origins.iter().flatten().all(|origin| origin.received == UnixNanos(1_000_000_000)), "{origins:?}");
 }
 

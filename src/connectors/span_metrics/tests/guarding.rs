@@ -32,6 +32,8 @@ fn folds_the_label_that_explodes_and_no_other() {
         assert_eq!(count, 230.0);
     }
     assert_eq!(bench.own("weir_span_metrics_folded_spans"), 460.0);
+    let limits = ["rows_max", "service_rows_max", "resources_max"].map(|what| bench.own(&format!("weir_span_metrics_{what}")));
+    assert_eq!(limits, [200.0, 40.0, 0.0]);
     bench.flush(T0);
     assert_eq!(bench.own("weir_span_metrics_folded_labels"), 1.0);
     let demand = bench.own("weir_span_metrics_label_demand");
