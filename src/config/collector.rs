@@ -100,11 +100,10 @@ const RECEIVERS: &[Row] = &[
     ("opencensus", false, SDKS_SPEAK_OTLP),
     ("skywalking", false, SDKS_SPEAK_OTLP),
     (
-        "prometheus",
+        "prometheus_simple",
         false,
-        "weir shows its own metrics at `service::telemetry::metrics` (http://localhost:8888/metrics); let Prometheus scrape other targets itself",
+        "the `prometheus` receiver scrapes the same target: `config: {scrape_configs: [{job_name: …}]}`",
     ),
-    ("prometheus_simple", false, "let Prometheus scrape the target itself"),
     ("prometheus_remote_write", false, "let the senders write to Prometheus itself"),
     ("filelog", false, AGENT),
     ("journald", false, AGENT),

@@ -259,4 +259,5 @@ def check():
     killed()
 
 
-main(check)
+if __name__ == "__main__":
+    main(check)

@@ -147,12 +147,17 @@ impl Scraper {
         let target = self.target.clone();
         let mut page = Page::new(&job, &target.labels, &target.scheme, time);
         let (mut before, mut now) = (Sheet::default(), Sheet::default());
-        let (failed, told, added, bytes) = match fetched.and_then(|fetched| read(&job, &fetched, &mut page).map(|()| fetched)) {
-            Ok(fetched) => {
-                let told = page.write(&mut now);
+        let made = fetched.and_then(|fetched| {
+            let bytes = fetched.body.len();
+            heavy(bytes, || {
+                read(&job, &fetched, &mut page)?;
+                let told = page.write(&mut now).map_err(|fault| Failed::Page("page of bytes", bytes, fault))?;
                 let added = self.memory.compare(&told, time, &mut before);
-                (None, Some(told), added, fetched.body.len())
-            }
+                Ok((told, added, bytes))
+            })
+        });
+        let (failed, told, added, bytes) = match made {
+            Ok((told, added, bytes)) => (None, Some(told), added, bytes),
             Err(Failed::Web(Failure::Room(refusal))) => {
                 // Nothing is known of the target: it is neither up nor down.
                 self.tell(Some(("refused", refusal.to_string())));
@@ -161,6 +166,7 @@ impl Scraper {
             Err(failed) => {
                 let counts = (page.scraped, page.kept);
                 page.clear();
+                now = Sheet::default();
                 (page.scraped, page.kept) = counts;
                 self.memory.end(time, &mut before);
                 (Some(failed), None, 0, 0)
@@ -169,7 +175,8 @@ impl Scraper {
         let now = now.finish();
         self.report(&mut page, failed.is_none(), began.elapsed(), added, bytes);
         let mut about = Sheet::default();
-        page.write(&mut about);
+        // A handful of numbers has no limit to exceed.
+        drop(page.write(&mut about));
         self.shared.reports.left_out(&page.lost);
         let bodies = before.finish().into_iter().chain(now.iter().cloned()).chain(about.finish());
         let taken = self.deliver(joined(bodies), due).await;
@@ -179,7 +186,7 @@ impl Scraper {
         }
         match told {
             Some(told) => {
-                self.memory.told(&told, &now);
+                heavy(told.len() * 64, || self.memory.told(&told, &now));
                 self.count(told.len());
             }
             None => self.memory.ended(),
@@ -273,7 +280,7 @@ impl Scraper {
         for (name, help, unit) in usual.into_iter().chain(more.into_iter().filter(|_| job.extra)) {
             page.report(name, help, unit, None);
         }
-        page.write(&mut sheet);
+        drop(page.write(&mut sheet));
         let bodies = joined(sheet.finish().into_iter());
         if let Err(error) = self.deliver(bodies, Instant::now() + LAST_WORDS).await {
             let (receiver, job) = (&*self.shared.reports.receiver, &job.name);
@@ -344,9 +351,8 @@ fn joined(bodies: impl Iterator<Item = Body>) -> Vec<Body> {
 }
 
 fn read(job: &Job, fetched: &Fetched, page: &mut Page<'_>) -> Result<(), Failed> {
-    let format = format(&fetched.media_type).or(job.fallback);
     let body = &fetched.body;
-    heavy(body.len(), || match format {
+    match format(&fetched.media_type).or(job.fallback) {
         Some(Protocol::OpenMetrics1 | Protocol::OpenMetrics0) => {
             parse::text::read(body, true, page).map_err(|(line, fault)| Failed::Page("line", line, fault))
         }
@@ -361,7 +367,7 @@ fn read(job: &Job, fetched: &Fetched, page: &mut Page<'_>) -> Result<(), Failed>
             let media_type: String = fetched.media_type.chars().take(100).collect();
             Err(Failed::MediaType(media_type))
         }
-    })
+    }
 }
 
 /// What a page says it is.

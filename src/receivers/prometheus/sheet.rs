@@ -43,6 +43,8 @@ pub(super) struct Sheet {
     out: Vec<u8>,
     points: u64,
     done: Vec<Body>,
+    /// Bytes of `done`.
+    finished: usize,
     /// The fields of `ResourceMetrics` and `ScopeMetrics` before what they hold.
     resource: Vec<u8>,
     scope: Vec<u8>,
@@ -100,8 +102,14 @@ impl Sheet {
         }
     }
 
+    /// Written so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.finished + self.out.len()
+    }
+
     fn cut(&mut self) {
         self.close(0);
+        self.finished += self.out.len();
         if self.points > 0 {
             self.done.push(Body { payload: std::mem::take(&mut self.out).into(), points: std::mem::take(&mut self.points) });
         }

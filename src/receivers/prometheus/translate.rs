@@ -29,6 +29,8 @@ use crate::{exposition::translation::unit_code, otlp::wire};
 
 /// Samples of one page where `sample_limit` is larger or not set.
 pub(super) const SAMPLES_MAX: u64 = 1_000_000;
+/// A page becomes at most so many bytes of OTLP: descriptions are written again for each scope, attributes for each resource.
+const OUT_BYTES_MAX: usize = 256 << 20;
 /// A bucket's number may be this far from the last one: a histogram of so many empty buckets is none that was counted.
 const BUCKETS_MAX: usize = 1 << 16;
 /// The value by which Prometheus says that a series has ended.
@@ -96,7 +98,9 @@ struct Family {
     name: String,
     /// The family as its description names it.
     base: String,
-    meta: Meta,
+    kind: Kind,
+    /// Its place in `Page::described`.
+    meta: usize,
     data: u32,
     points: Vec<usize>,
 }
@@ -141,7 +145,9 @@ pub(super) struct Page<'j> {
     scheme: &'j str,
     /// Of samples without one, in nanoseconds since 1970.
     time: u64,
-    metas: FastMap<String, Meta, foldhash::fast::RandomState>,
+    /// By the name of the family. A description may be long, so families refer to it by its place in `described`.
+    metas: FastMap<String, usize, foldhash::fast::RandomState>,
+    described: Vec<Meta>,
     resources: Vec<Resource>,
     resource_of: HashMap<(String, String), usize>,
     scopes: Vec<Scope>,
@@ -170,6 +176,7 @@ impl<'j> Page<'j> {
             scheme,
             time,
             metas: FastMap::default(),
+            described: vec![Meta::default()],
             resources: Vec::new(),
             resource_of: HashMap::new(),
             scopes: Vec::new(),
@@ -195,7 +202,8 @@ impl<'j> Page<'j> {
     /// A sample of weir's own about the scrape. `value`: `None` says that the series has ended.
     pub(super) fn report(&mut self, name: &str, help: &str, unit: &str, value: Option<f64>) {
         let meta = Meta { kind: Kind::Gauge, help: help.to_owned(), unit: unit.to_owned() };
-        self.metas.insert(name.to_owned(), meta);
+        self.described.push(meta);
+        self.metas.insert(name.to_owned(), self.described.len() - 1);
         let mut labels: Labels<'_> = [(NAME, name)].into_iter().collect();
         labels.set_all(self.target.iter().map(|(name, value)| (name.to_owned().into(), value.to_owned().into())));
         self.add_external(&mut labels);
@@ -287,7 +295,7 @@ impl<'j> Page<'j> {
         {
             point.start = start;
         }
-        match self.fill(family, point, &name, labels, value, time) {
+        match self.fill(family, point, &name, labels, value, (time, timed)) {
             Ok(()) => self.add_exemplars(family, point, exemplars),
             Err(why) => self.lose(why),
         }
@@ -352,11 +360,9 @@ impl<'j> Page<'j> {
 
     /// The family of a sample's name; `None` for one that OTLP has no form for.
     fn family(&mut self, scope: usize, sample: &str, native: bool) -> Option<usize> {
-        let (name, base, mut meta) = self.named(sample);
-        if native {
-            meta.kind = Kind::Histogram;
-        }
-        let data = match meta.kind {
+        let (name, base, meta) = self.named(sample);
+        let kind = if native { Kind::Histogram } else { self.kind(meta) };
+        let data = match kind {
             Kind::Counter | Kind::Info | Kind::StateSet => data::SUM,
             Kind::Gauge | Kind::Unknown => data::GAUGE,
             Kind::Histogram if native => data::EXPONENTIAL,
@@ -368,41 +374,46 @@ impl<'j> Page<'j> {
         if let Some(known) = self.family_of.get(&key) {
             return Some(*known);
         }
-        let family = Family { name: key.1.clone(), base, meta, data, points: Vec::new() };
+        let family = Family { name: key.1.clone(), base, kind, meta, data, points: Vec::new() };
         self.families.push((scope, family));
         self.family_of.insert(key, self.families.len() - 1);
         Some(self.families.len() - 1)
     }
 
-    /// A metric's name, that of the family described, and the description.
-    fn named(&self, sample: &str) -> (String, String, Meta) {
+    fn kind(&self, meta: usize) -> Kind {
+        self.described.get(meta).map_or(Kind::Unknown, |meta| meta.kind)
+    }
+
+    /// A metric's name, that of the family described, and the place of the description.
+    fn named(&self, sample: &str) -> (String, String, usize) {
         if let Some(meta) = self.metas.get(sample) {
-            return (sample.to_owned(), sample.to_owned(), meta.clone());
+            return (sample.to_owned(), sample.to_owned(), *meta);
         }
         for suffix in ["_bucket", "_count", "_sum", "_total", "_info", "_created", "_gcount", "_gsum"] {
             let Some(base) = sample.strip_suffix(suffix).filter(|base| !base.is_empty()) else { continue };
             let Some(meta) = self.metas.get(base) else { continue };
+            let kind = self.kind(*meta);
             let fits = match suffix {
-                "_bucket" | "_count" | "_sum" => matches!(meta.kind, Kind::Histogram | Kind::Summary | Kind::GaugeHistogram),
-                "_total" => meta.kind == Kind::Counter,
-                "_info" => meta.kind == Kind::Info,
-                "_created" => matches!(meta.kind, Kind::Counter | Kind::Histogram | Kind::Summary),
-                _ => meta.kind == Kind::GaugeHistogram,
+                "_bucket" | "_count" | "_sum" => matches!(kind, Kind::Histogram | Kind::Summary | Kind::GaugeHistogram),
+                "_total" => kind == Kind::Counter,
+                "_info" => kind == Kind::Info,
+                "_created" => matches!(kind, Kind::Counter | Kind::Histogram | Kind::Summary),
+                _ => kind == Kind::GaugeHistogram,
             };
             if !fits {
                 continue;
             }
-            let name = if meta.kind == Kind::Counter { format!("{base}_total") } else { base.to_owned() };
-            return (name, base.to_owned(), meta.clone());
+            let name = if kind == Kind::Counter { format!("{base}_total") } else { base.to_owned() };
+            return (name, base.to_owned(), *meta);
         }
         // `foo_total` of text 0.0.4 has its beginning in `foo_created`.
         if let Some(base) = sample.strip_suffix("_created") {
             let total = format!("{base}_total");
-            if let Some(meta) = self.metas.get(&total).filter(|meta| meta.kind == Kind::Counter) {
-                return (total.clone(), base.to_owned(), meta.clone());
+            if let Some(meta) = self.metas.get(&total).filter(|meta| self.kind(**meta) == Kind::Counter) {
+                return (total, base.to_owned(), *meta);
             }
         }
-        (sample.to_owned(), sample.to_owned(), Meta::default())
+        (sample.to_owned(), sample.to_owned(), 0)
     }
 
     fn point(&mut self, family: usize, labels: &Labels<'_>, time: u64, timed: bool) -> usize {
@@ -474,11 +485,24 @@ impl<'j> Page<'j> {
         sample: &str,
         labels: &Labels<'_>,
         value: &Value,
-        time: u64,
+        (time, timed): (u64, bool),
     ) -> Result<(), Lost> {
         let (Some((_, family)), Some(point)) = (self.families.get(family), self.points.get_mut(point)) else {
             return Err(Lost::Inconsistent);
         };
+        let suffix = sample.strip_prefix(family.base.as_str()).unwrap_or_default();
+        let can_begin = matches!(family.kind, Kind::Counter | Kind::Histogram | Kind::Summary);
+        // Of `foo_total` in text 0.0.4 it is called `foo_created`.
+        let begins = can_begin && sample.ends_with("_created") && sample != family.name;
+        if let (Value::Number(number), true) = (value, begins) {
+            point.samples += 1;
+            point.start = nanos(*number).ok_or(Lost::Time)?;
+            return Ok(());
+        }
+        // When it began says nothing of when it was looked at.
+        if matches!(point.what, What::Nothing) {
+            (point.time, point.timed) = (time, timed);
+        }
         if point.time != time {
             let twice = matches!(point.what, What::Number(_) | What::Ended);
             return Err(if twice { Lost::Duplicate } else { Lost::Inconsistent });
@@ -494,13 +518,6 @@ impl<'j> Page<'j> {
             }
             Value::Number(number) => *number,
         };
-        let suffix = sample.strip_prefix(family.base.as_str()).unwrap_or_default();
-        let can_begin = matches!(family.meta.kind, Kind::Counter | Kind::Histogram | Kind::Summary);
-        if can_begin && suffix == "_created" {
-            point.samples += 1;
-            point.start = nanos(number).ok_or(Lost::Time)?;
-            return Ok(());
-        }
         let distribution = match (family.data, &mut point.what) {
             (data::GAUGE | data::SUM, What::Nothing) => {
                 point.samples += 1;
@@ -551,7 +568,7 @@ impl<'j> Page<'j> {
     }
 
     /// Writes all that was not written before. Gives its points in the order in which they are written.
-    pub(super) fn write(&mut self, sheet: &mut Sheet) -> Vec<Told> {
+    pub(super) fn write(&mut self, sheet: &mut Sheet) -> Result<Vec<Told>, Fault> {
         let mut told = Vec::with_capacity(self.points.len());
         let mut order: Vec<usize> = (self.written..self.families.len()).collect();
         self.written = self.families.len();
@@ -579,6 +596,9 @@ impl<'j> Page<'j> {
             last = Some((scope.resource, *scope_at));
             sheet.metric(self.head(family));
             for point in &family.points {
+                if sheet.bytes() > OUT_BYTES_MAX {
+                    return Err(Fault::Limit("the page becomes more than 256 MiB of OTLP".to_owned()));
+                }
                 let Some(point) = self.points.get_mut(*point) else { continue };
                 let attributes = self.attributes.get(point.attributes.clone()).unwrap_or_default();
                 match write_point(family.data, point, attributes, sheet) {
@@ -595,22 +615,24 @@ impl<'j> Page<'j> {
                 }
             }
         }
-        told
+        Ok(told)
     }
 
     fn head(&self, family: &Family) -> MetricHead {
         let mut fields = Vec::new();
-        let name = if self.job.trim_metric_suffixes { trimmed(family) } else { &family.name };
+        let unit = self.described.get(family.meta).map_or("", |meta| &meta.unit);
+        let name = if self.job.trim_metric_suffixes { trimmed(family, unit) } else { &family.name };
         wire::put_bytes(&mut fields, 1, name.as_bytes());
-        wire::put_bytes(&mut fields, 2, family.meta.help.as_bytes());
-        wire::put_bytes(&mut fields, 3, unit_code(&family.meta.unit).as_bytes());
-        put_attribute(&mut fields, 12, "prometheus.type", family.meta.kind.as_str());
+        let meta = self.described.get(family.meta);
+        wire::put_bytes(&mut fields, 2, meta.map_or(&b""[..], |meta| meta.help.as_bytes()));
+        wire::put_bytes(&mut fields, 3, unit_code(meta.map_or("", |meta| &meta.unit)).as_bytes());
+        put_attribute(&mut fields, 12, "prometheus.type", family.kind.as_str());
         let mut data_fields = Vec::new();
         if !matches!(family.data, data::GAUGE | data::SUMMARY) {
             wire::put_uint(&mut data_fields, 2, CUMULATIVE);
         }
         if family.data == data::SUM {
-            wire::put_uint(&mut data_fields, 3, u64::from(family.meta.kind == Kind::Counter));
+            wire::put_uint(&mut data_fields, 3, u64::from(family.kind == Kind::Counter));
         }
         MetricHead { fields, data: family.data, data_fields }
     }
@@ -618,10 +640,14 @@ impl<'j> Page<'j> {
 
 impl Taker for Page<'_> {
     fn about(&mut self, family: &str, about: About<'_>) {
-        let meta = match self.metas.get_mut(family) {
-            Some(meta) => meta,
-            None => self.metas.entry(family.to_owned()).or_default(),
+        let place = if let Some(place) = self.metas.get(family) {
+            *place
+        } else {
+            self.described.push(Meta::default());
+            self.metas.insert(family.to_owned(), self.described.len() - 1);
+            self.described.len() - 1
         };
+        let Some(meta) = self.described.get_mut(place) else { return };
         match about {
             About::Kind(kind) => meta.kind = kind,
             About::Help(help) => help.clone_into(&mut meta.help),
@@ -725,14 +751,13 @@ fn is_somewhere(host: &str) -> bool {
 }
 
 /// A name without what its unit and type put behind it.
-fn trimmed(family: &Family) -> &str {
+fn trimmed<'f>(family: &'f Family, unit: &str) -> &'f str {
     let (name, mut rest) = (family.name.as_str(), family.name.as_str());
     if family.data == data::SUM {
         rest = rest.strip_suffix("_total").unwrap_or(rest);
     }
-    let unit = &family.meta.unit;
     if !unit.is_empty() {
-        rest = rest.strip_suffix(unit.as_str()).and_then(|rest| rest.strip_suffix('_')).unwrap_or(rest);
+        rest = rest.strip_suffix(unit).and_then(|rest| rest.strip_suffix('_')).unwrap_or(rest);
     }
     if rest.is_empty() { name } else { rest }
 }

@@ -171,14 +171,14 @@ fn says_what_is_wrong_with_a_pipeline() {
 
 #[test]
 fn tells_a_missing_component_apart_from_a_typo() {
-    let file = "receivers: {otlp: , otpl: , kafka: , prometheus: , filelog/x: }\nexporters: {debug: , datadog: }\nprocessors: {k8s_attributes: , redaction: , span_metrics: }\n\
+    let file = "receivers: {otlp: , otpl: , kafka: , prometheus_simple: , filelog/x: }\nexporters: {debug: , datadog: }\nprocessors: {k8s_attributes: , redaction: , span_metrics: }\n\
                 service: {pipelines: {traces: {receivers: [otlp, kafka, filelog/x], processors: [k8s_attributes, redaction], exporters: [debug]}}}";
     let (_, told) = check(file);
     for expected in [
         "error 1:21 there is no receiver `otpl` | did you mean `otlp`?",
         "error 1:29 `kafka` is a Collector receiver that weir does not have | keep a Collector for it that sends OTLP to weir's `otlp` receiver; `weir migrate` prints what runs without it",
-        "warning 1:38 `prometheus` is a Collector receiver that weir does not have; nothing uses `prometheus`, it is left out | weir shows its own metrics",
-        "error 1:52 `filelog` is a Collector receiver that weir does not have | keep a Collector agent",
+        "warning 1:38 `prometheus_simple` is a Collector receiver that weir does not have; nothing uses `prometheus_simple`, it is left out | the `prometheus` receiver",
+        "error 1:59 `filelog` is a Collector receiver that weir does not have | keep a Collector agent",
         "warning 2:22 `datadog` is a Collector exporter that weir does not have; nothing uses `datadog`",
         "error 3:14 `k8s_attributes` is a Collector processor that weir does not have | let the pods say",
         "error 3:32 `redaction` is a Collector processor that weir does not have",

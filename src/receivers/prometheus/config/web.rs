@@ -6,6 +6,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::written;
 use crate::{
+    component::Notes,
     config::{Diagnostics, Node, Secret, Section},
     receivers::prometheus::web::{Credentials, Value, WebSettings},
     transport::{
@@ -215,7 +216,7 @@ impl WebKeys {
                 let origin = node.nearest("proxy_from_environment").origin;
                 found.error(origin, "`proxy_from_environment` excludes `proxy_url` and `no_proxy`", None);
             }
-            return ProxyRules::read(|name| std::env::var(name).ok());
+            return ProxyRules::from_env(&Notes::default());
         }
         if url.is_empty() {
             if !self.no_proxy.is_empty() {

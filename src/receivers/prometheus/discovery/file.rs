@@ -81,10 +81,12 @@ impl Files {
 
     /// Whether anything may be different now. Fails with the first fault, and with whether other files have changed.
     fn look(&self, known: &mut Known, all: bool) -> Result<bool, (String, bool)> {
-        let (mut fault, mut changed) = (None, known.stamps.is_empty() && known.groups.is_empty() && all);
+        let (mut fault, mut absent) = (None, None);
+        let mut changed = (known.stamps.is_empty() && known.groups.is_empty()) && all;
         let mut found = Vec::new();
         for path in &self.paths {
             match matching(path) {
+                Ok(files) if files.is_empty() => absent = absent.or(Some(format!("there is no file `{path}`"))),
                 Ok(files) => found.extend(files),
                 Err(error) => fault = fault.or(Some(format!("{path}: {error}"))),
             }
@@ -112,7 +114,7 @@ impl Files {
                 known.stamps.insert(path, stamp);
             }
         }
-        fault.map_or(Ok(changed), |fault| Err((fault, changed)))
+        fault.or(absent).map_or(Ok(changed), |fault| Err((fault, changed)))
     }
 }
 
@@ -129,13 +131,17 @@ fn matching(path: &str) -> io::Result<Vec<PathBuf>> {
     let path = Path::new(path);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.contains('*') {
-        return Ok(vec![path.to_owned()]);
+        return Ok(if path.try_exists()? { vec![path.to_owned()] } else { Vec::new() });
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parts: Vec<String> = name.split('*').map(regex::escape).collect();
     let pattern = Regex::new(&format!("^(?s:{})$", parts.join(".*"))).map_err(io::Error::other)?;
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory)?.take(FILES_MAX) {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    for entry in entries.take(FILES_MAX) {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| pattern.is_match(name)) {
             found.push(entry.path());

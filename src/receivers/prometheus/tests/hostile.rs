@@ -1,5 +1,7 @@
 //! Pages that nobody should send.
 
+use std::fmt::Write as _;
+
 use super::*;
 use crate::receivers::prometheus::translate::SAMPLES_MAX;
 
@@ -78,4 +80,16 @@ fn protobuf_that_is_none_is_told_of_by_family() {
         let (at, fault) = told(&job(""), Format::Protobuf, page).unwrap_err();
         assert!(at == 2 && matches!(fault, Fault::Malformed(_)), "{at} {fault:?}");
     }
+}
+
+#[test]
+fn a_long_description_of_many_scopes_is_not_written_for_each_of_them_without_end() {
+    let mut page = format!("# HELP a {}\n", "x".repeat(1 << 20));
+    for scope in 0..1000 {
+        writeln!(page, "a{{otel_scope_name=\"{scope}\"}} 1").unwrap();
+    }
+    let (job, labels) = (job(""), target_labels());
+    let mut out = Page::new(&job, &labels, "http", NOW);
+    text::read(page.as_bytes(), false, &mut out).unwrap();
+    assert!(matches!(out.write(&mut Sheet::default()), Err(Fault::Limit(text)) if text.contains("256 MiB")));
 }

@@ -4,6 +4,7 @@ mod discovering;
 mod hostile;
 mod pages;
 mod relabelling;
+mod returning;
 mod scraping;
 mod settings;
 
@@ -64,7 +65,7 @@ fn told(job: &Job, format: Format, page: &[u8]) -> Result<Vec<String>, (usize, F
         Format::Protobuf => protobuf::read(page, wanted, &mut out)?,
     }
     let mut sheet = Sheet::default();
-    let told = out.write(&mut sheet);
+    let told = out.write(&mut sheet).unwrap();
     let bodies = sheet.finish();
     assert_eq!(told.len() as u64, bodies.iter().map(|body| body.points).sum::<u64>());
     Ok(bodies.iter().flat_map(|body| lines(&body.payload)).collect())

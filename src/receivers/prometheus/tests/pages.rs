@@ -152,8 +152,21 @@ n_sum 1
     let mut out = Page::new(&job, &labels, "http", NOW);
     text::read(page.as_bytes(), false, &mut out).unwrap();
     let mut sheet = Sheet::default();
-    assert_eq!(out.write(&mut sheet).len(), 1);
+    assert_eq!(out.write(&mut sheet).unwrap().len(), 1);
     assert_eq!(sheet.finish().iter().flat_map(|body| lines(&body.payload)).skip(2).collect::<Vec<_>>(), ["gauge a {} 1"]);
     // One `a` twice; h: its four lines and the bucket without a bound; n: two lines.
     assert_eq!((out.scraped, out.kept, out.lost), (9, 9, [1, 7, 0, 0]));
+}
+
+#[test]
+fn a_beginning_may_stand_before_or_behind_what_began() {
+    let page = "a_created 1600000000\n# TYPE a_total counter\na_created 1600000000\na_total 1\n# TYPE b_total counter\nb_total 2 1700000000000\nb_created 1600000000\n";
+    let expected = [
+        "gauge a_created {} 1600000000",
+        "counter a_total {} 1 since 1600000000000000000",
+        "counter b_total {} 2 since 1600000000000000000 @1700000000000000000",
+    ];
+    assert_eq!(points("", page), expected);
+    let typed = "# TYPE a_total counter\na_total 1\n# TYPE a_created gauge\na_created 1600000000\n";
+    assert_eq!(points("", typed), ["counter a_total {} 1", "gauge a_created {} 1600000000"]);
 }

@@ -47,7 +47,7 @@ impl Append for Journal {
 pub(super) struct Running {
     given: mpsc::Receiver<Batch>,
     pub(super) telemetry: Telemetry,
-    receiver: String,
+    pub(super) receiver: String,
     shutdown: Shutdown,
     tasks: JoinSet<Result<(), TaskError>>,
 }
@@ -214,5 +214,95 @@ async fn what_found_no_room_comes_again_before_the_next_scrape_and_is_lost_after
     let mut running = Running::start(&yaml, 2000).await;
     running.until(|points| points.iter().any(|line| line == "gauge a {} 1")).await;
     assert!(running.scrapes("refused") >= 1.0);
+    running.stop().await;
+}
+
+/// One scrape of a target that gives this answer; its points, and the outcome that was counted.
+async fn once(keys: &str, answer: Vec<u8>) -> (Vec<String>, &'static str) {
+    let sink = H1Sink::start(move |_| answer.clone()).await;
+    let mut running = Running::start(&scrape(&sink, keys).replace("20ms", "200ms"), 0).await;
+    let points = running.points().await;
+    let outcomes =
+        ["ok", "connection", "timeout", "status", "malformed", "body_size", "media_type", "limit", "credentials", "refused"];
+    let outcome = loop {
+        if let Some(found) = outcomes.into_iter().find(|outcome| running.scrapes(outcome) > 0.0) {
+            break found;
+        }
+        tokio::task::yield_now().await;
+    };
+    running.stop().await;
+    (points, outcome)
+}
+
+fn gzipped(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, body).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn answers_of_all_kinds_end_as_they_should() {
+    let a = || vec!["gauge a {} 1".to_owned()];
+    let none = Vec::<String>::new;
+    let gzip = |body: &[u8]| answered(200, &format!("{TEXT}content-encoding: gzip\r\n"), &gzipped(body));
+    assert_eq!(once("", gzip(b"a 1\n")).await, (a(), "ok"));
+    assert_eq!(once(", body_size_limit: 1MB", gzip(&vec![b'#'; 2 << 20])).await, (none(), "body_size"), "a bomb");
+    assert_eq!(once(", body_size_limit: 3B", answered(200, TEXT, b"a 1\n")).await, (none(), "body_size"));
+    assert_eq!(once("", answered(200, "", b"a 1\n")).await, (a(), "ok"), "as the Collector has it, not as Prometheus");
+    assert_eq!(
+        once(", fallback_scrape_protocol: OpenMetricsText1.0.0", answered(200, "", b"a 1\n")).await,
+        (none(), "malformed")
+    );
+    assert_eq!(once("", answered(204, TEXT, b"")).await, (none(), "status"));
+    assert_eq!(
+        once("", b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\na 1\n".to_vec()).await,
+        (none(), "timeout"),
+        "the rest never comes"
+    );
+    assert_eq!(
+        once("", b"HTTP/1.1 200 x\r\ncontent-length: 9\r\nconnection: close\r\n\r\na 1\n".to_vec()).await,
+        (none(), "malformed")
+    );
+    assert_eq!(once("", b"SSH-2.0-x\r\n".to_vec()).await, (none(), "connection"));
+    assert_eq!(
+        once(", basic_auth: {username: u, password_file: /nowhere}", answered(200, TEXT, b"a 1\n")).await,
+        (none(), "credentials")
+    );
+    assert_eq!(once("", answered(302, "location: http://127.0.0.2:1/\r\n", b"")).await, (none(), "status"), "another host");
+    assert_eq!(once("", answered(302, "location: /metrics\r\n", b"")).await, (none(), "status"), "round and round");
+}
+
+#[tokio::test]
+async fn redirects_on_the_same_host_are_followed_with_the_credentials() {
+    let sink = H1Sink::start(|seen| match seen.path.as_str() {
+        "/metrics" => answered(301, "location: /metrics/?x=1\r\n", b"moved"),
+        _ => answered(200, TEXT, b"a 1\n"),
+    })
+    .await;
+    let keys = ", basic_auth: {username: u, password: p}, http_headers: {X-Tenant: {values: [t]}}";
+    let mut running = Running::start(&scrape(&sink, keys), 0).await;
+    assert_eq!(running.points().await, ["gauge a {} 1"]);
+    let seen = sink.seen.lock()[1].clone();
+    assert_eq!((seen.path.as_str(), seen.headers["authorization"].to_str().unwrap()), ("/metrics/?x=1", "Basic dTpw"));
+    assert_eq!(seen.headers["x-tenant"], "t");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn targets_with_tls_are_scraped_when_their_certificate_is_right() {
+    let certificates = crate::transport::client::testing::Certificates::new();
+    let sink =
+        H1Sink::start_tls(|_| answered(200, TEXT, b"a 1\n"), Some(certificates.server_config(&[b"http/1.1"], false))).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &certificates.ca).unwrap();
+    let keys = |name: &str| format!(", scheme: https, tls_config: {{ca_file: '{}', server_name: {name}}}", file.path().display());
+    // A handshake takes its time in a debug build.
+    let slowly = |name: &str| scrape(&sink, &keys(name)).replace("20ms", "2s");
+    let mut running = Running::start(&slowly("backend.test"), 0).await;
+    let points = running.next().await;
+    assert!(points[0].contains("url.scheme=https") && points.contains(&"gauge a {} 1".to_owned()), "{points:?}");
+    running.stop().await;
+    let mut running = Running::start(&slowly("other.test"), 0).await;
+    assert!(running.next().await.contains(&"gauge up {} 0".to_owned()));
     running.stop().await;
 }
