@@ -289,6 +289,19 @@ async fn redirects_on_the_same_host_are_followed_with_the_credentials() {
 }
 
 #[tokio::test]
+async fn redirects_to_another_host_are_not_followed() {
+    let sink = H1Sink::start(|seen| match seen.path.as_str() {
+        "/metrics" => answered(302, "location: http://127.0.0.2:1/other\r\n", b""),
+        _ => answered(200, TEXT, b"a 1\n"),
+    })
+    .await;
+    let mut running = Running::start(&scrape(&sink, ""), 0).await;
+    assert!(running.next().await.contains(&"gauge up {} 0".to_owned()));
+    running.stop().await;
+    assert!(sink.seen.lock().iter().all(|seen| seen.path == "/metrics"));
+}
+
+#[tokio::test]
 async fn targets_with_tls_are_scraped_when_their_certificate_is_right() {
     let certificates = crate::transport::client::testing::Certificates::new();
     let sink =
