@@ -22,7 +22,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 use weir::{
-    component::{BuildContext, Extensions, Notes, ReceiverConfig},
+    component::{BuildContext, Claims, Extensions, Notes, ReceiverConfig},
     config::{Diagnostics, Input, Machine, load},
     door::{Accepted, Arrival, Budget, Inlet, Pace, Refusal},
     internal_telemetry::Telemetry,
@@ -91,6 +91,7 @@ async fn measure(scrapers: &str) -> f64 {
         extensions: Arc::new(Extensions::default()),
         clock: Clock::system(),
         notes: Notes::default(),
+        claims: Claims::default(),
         sockets: Arc::default(),
         is_reload: false,
     };

@@ -108,6 +108,7 @@ fn built(yaml: &str) -> BuiltConnector {
     let config = Config::read(loaded.node.nearest("connectors::span_metrics"), &mut Diagnostics::default());
     let context = BuildContext {
         notes: weir::component::Notes::default(),
+        claims: weir::component::Claims::default(),
         id: ComponentId::parse("span_metrics").expect("a good id"),
         telemetry: Telemetry::default(),
         health: Arc::new(Health::default()),

@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 use weir::{
-    component::{BuildContext, Connector, ConnectorConfig, ConnectorUse, Extensions, Notes},
+    component::{BuildContext, Claims, Connector, ConnectorConfig, ConnectorUse, Extensions, Notes},
     config::{Diagnostics, Input, Machine, load},
     connectors::span_metrics::Config,
     internal_telemetry::Telemetry,
@@ -82,6 +82,7 @@ fn connector() -> Box<dyn Connector> {
     let config = Config::read(loaded.node.nearest("connectors::span_metrics"), &mut Diagnostics::default());
     let context = BuildContext {
         notes: Notes::default(),
+        claims: Claims::default(),
         id: ComponentId::parse("span_metrics").expect("a good id"),
         telemetry: Telemetry::default(),
         health: Arc::new(Health::default()),

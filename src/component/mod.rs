@@ -4,6 +4,7 @@
 //! table of the `mod.rs` beside it. Components never name one another; what they share is in the modules above them.
 
 mod auth;
+mod claims;
 pub mod delivery;
 mod factory;
 mod install;
@@ -19,6 +20,7 @@ use smallvec::SmallVec;
 
 pub use crate::journal::Position;
 pub use auth::{AuthError, ClientAuth, ServerAuth, Unbuilt};
+pub use claims::{Claim, Claims};
 pub use factory::{
     ConnectorFactory, ExporterFactory, ExtensionFactory, Naming, ProcessorFactory, ReadyConnector, ReadyExporter, ReadyExtension,
     ReadyProcessor, ReadyReceiver, ReceiverFactory, Tables,
@@ -57,6 +59,7 @@ pub struct BuildContext {
     /// The wall clock; tests set it.
     pub clock: Clock,
     pub notes: Notes,
+    pub claims: Claims,
     /// Where listeners find the sockets of those whose place they take.
     pub sockets: Arc<Sockets>,
     /// Whether weir runs already, and takes another configuration: what was written by then is not to be emptied.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     component::delivery::{self, BatchWish},
     component::{
-        BuildContext, BuiltConnector, BuiltProcessor, ConnectorUse, Exporter, Extension, Extensions, Notes, Processor,
+        BuildContext, BuiltConnector, BuiltProcessor, Claims, ConnectorUse, Exporter, Extension, Extensions, Notes, Processor,
         ReadyConnector, ReadyExporter, ReadyExtension, ReadyProcessor, ReadyReceiver, Receiver, Tables, Unbuilt,
     },
     config::{Diagnostic, Diagnostics, Level, Origin},
@@ -267,7 +267,7 @@ impl Read {
         let needs = self.needs();
         let described = described(file, plan);
         let wants_index = self.connectors.values().any(|ready| ready.wants_index);
-        let notes = Notes::default();
+        let (notes, claims) = (Notes::default(), Claims::default());
         let context = |id: &ComponentId, extensions: &Arc<Extensions>| BuildContext {
             id: id.clone(),
             telemetry: around.telemetry.clone(),
@@ -275,6 +275,7 @@ impl Read {
             extensions: extensions.clone(),
             clock: around.clock.clone(),
             notes: notes.clone(),
+            claims: claims.clone(),
             sockets: around.sockets.clone(),
             is_reload: around.is_running.load(Ordering::Relaxed),
         };

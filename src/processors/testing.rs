@@ -36,6 +36,7 @@ pub(super) fn build<C: ProcessorConfig>(yaml: &str, signal: Signal) -> Result<Ar
     assert!(!found.has_errors(), "{yaml}: {found:?}");
     let context = BuildContext {
         notes: crate::component::Notes::default(),
+        claims: crate::component::Claims::default(),
         sockets: Arc::default(),
         is_reload: false,
         id: ComponentId::parse("test").unwrap(),

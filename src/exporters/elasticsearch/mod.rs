@@ -48,16 +48,20 @@ use tokio::time::Instant;
 
 use self::{
     bulk::Encoded,
-    documents::{Making, PartId},
+    documents::{Making, Mode, PartId},
     endpoints::Endpoints,
+    facts::Facts,
     preflight::Ready,
     settings::Settings,
+    setup::policies,
     target::Targets,
 };
 use crate::{
     component::delivery,
-    component::{BuildContext, Exporter, ExporterConfig, Extent, Installed, LETTERS, Outcome, Provenance, Request, Stability},
-    config::{Diagnostics, Node, read2},
+    component::{
+        BuildContext, Claim, Exporter, ExporterConfig, Extent, Installed, LETTERS, Outcome, Provenance, Request, Stability,
+    },
+    config::{Diagnostics, Node, read2, shown_url},
     internal_telemetry::ELASTICSEARCH_DOCUMENTS,
     runtime::{BuildError, Clock},
     signal::{ContextNeeds, Signal},
@@ -98,7 +102,30 @@ impl ExporterConfig for Config {
     }
 }
 
+/// Two exporters that give one policy two lifecycles would write over each other's, with each setup.
+fn claim(settings: &Settings, context: &BuildContext) -> Result<(), BuildError> {
+    let mut cluster: Vec<&str> = settings.endpoints.iter().map(|endpoint| endpoint.trim_end_matches('/')).collect();
+    cluster.sort_unstable();
+    let cluster = cluster.join(", ");
+    // What nobody said is taken for a new Elasticsearch, as it is when the server does not say it either.
+    let ready = Ready { facts: settings.server.unwrap_or(Facts::UNKNOWN), mode: settings.mode.unwrap_or(Mode::Otel) };
+    let own = settings.lifecycle.to_string();
+    for policy in policies(settings, ready) {
+        let what = format!("the lifecycle policy `{policy}` of {cluster}");
+        if let Some(Claim { by, as_is }) = context.claims.claim(what, &context.id, &own) {
+            let message = format!(
+                "`{by}` has another lifecycle for the same policy, `{policy}` of {}: {as_is} there, {own} here; each would write over the other's",
+                shown_url(&cluster)
+            );
+            return Err(BuildError::setting("lifecycle", message)
+                .helped("write the same `lifecycle` at both, or give one of them indices in a cluster of its own"));
+        }
+    }
+    Ok(())
+}
+
 fn build(settings: Settings, context: BuildContext) -> Result<Arc<dyn Exporter>, BuildError> {
+    claim(&settings, &context)?;
     let settings = Arc::new(settings);
     let endpoints = Endpoints::new(settings.clone(), &context)?;
     let count = |outcome| {

@@ -1,6 +1,6 @@
 //! What an exporter of this kind is told, whichever of its two names it goes by.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{
     documents::Mode,
@@ -18,6 +18,12 @@ pub(super) struct Lifecycle {
     pub(super) warm: u32,
     /// Days of the cold tier after that; then it is deleted. 0: never.
     pub(super) cold: u32,
+}
+
+impl fmt::Display for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} days hot, {} warm, {} cold", self.hot, self.warm, self.cold)
+    }
 }
 
 impl Default for Lifecycle {

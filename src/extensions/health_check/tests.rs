@@ -154,6 +154,7 @@ fn the_file_is_read_by_the_row_of_the_table() {
     assert!(found.has_errors());
     let context = BuildContext {
         notes: crate::component::Notes::default(),
+        claims: crate::component::Claims::default(),
         sockets: Arc::default(),
         is_reload: false,
         id: ComponentId::parse("health_check").unwrap(),

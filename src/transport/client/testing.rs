@@ -446,6 +446,7 @@ pub(crate) fn inflated(encoding: &str, body: &[u8]) -> Vec<u8> {
 pub(crate) fn build_context(extensions: Extensions) -> BuildContext {
     BuildContext {
         notes: crate::component::Notes::default(),
+        claims: crate::component::Claims::default(),
         sockets: Arc::default(),
         is_reload: false,
         id: ComponentId::parse("otlp_grpc").unwrap(),

@@ -52,6 +52,7 @@ impl Bench {
         let telemetry = Telemetry::default();
         let context = BuildContext {
             notes: crate::component::Notes::default(),
+            claims: crate::component::Claims::default(),
             sockets: Arc::default(),
             is_reload: false,
             id: ComponentId::parse("span_metrics").unwrap(),

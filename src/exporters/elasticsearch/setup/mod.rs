@@ -12,7 +12,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use self::compare::{Found, compare};
-pub(super) use self::objects::{Kind, Object, objects};
+pub(super) use self::objects::{Kind, Object, objects, policies};
 use super::{
     endpoints::{Asked, Endpoints},
     preflight::{self, get},

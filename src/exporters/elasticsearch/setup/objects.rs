@@ -1,5 +1,7 @@
 //! What is installed: a lifecycle, and a template for each signal.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -113,6 +115,12 @@ pub(in crate::exporters::elasticsearch) fn objects(
     }
     objects.extend(targets.iter().map(|target| target.object(ready)));
     objects
+}
+
+/// Names of the policies that documents of any signal need on this server.
+pub(in crate::exporters::elasticsearch) fn policies(settings: &Settings, ready: Ready) -> BTreeSet<String> {
+    let is_policy = |object: &Object| matches!(object.kind, Kind::IlmPolicy | Kind::IsmPolicy);
+    objects(settings, ready, None, &Signal::ALL).into_iter().filter(is_policy).map(|object| object.name).collect()
 }
 
 fn takes(settings: &Settings, mode: Mode, signal: Signal) -> bool {

@@ -10,8 +10,8 @@ use super::{
     fake::{Asks, Does, Fake},
 };
 use crate::{
-    component::{Done, Exporter, ExporterConfig as _, Extensions, Extent},
-    signal::Signal,
+    component::{BuildContext, Done, Exporter, ExporterConfig as _, Extensions, Extent},
+    signal::{ComponentId, Signal},
     transport::client::testing::build_context,
 };
 
@@ -155,4 +155,38 @@ async fn tiers_without_nodes_are_left_out_and_a_refusal_names_the_privilege() {
     let steps = run("opensearch 2.19.1", keeping(&Kept::default(), false, ""), "", extent(false, false)).await;
     assert!(matches!(steps[0].1, Done::Absent(_)), "{steps:#?}");
     assert!(steps.iter().skip(1).all(|(_, done)| *done == Done::Created), "{steps:#?}");
+}
+
+/// One name in a cluster, two lifecycles: whoever comes second would write over what the first one wrote.
+#[test]
+fn two_lifecycles_for_one_policy_are_refused_and_both_are_named() {
+    let es = "endpoint: http://es:9200";
+    let os = "endpoint: http://os:9200\nserver: opensearch 2.19";
+    let dated = |name: &str, days: u32| format!("{os}\nlogs_index: {name}-%Y.%m.%d\nlifecycle: {{hot: {days}d}}");
+    let cases = [
+        (es.to_owned(), format!("{es}/\nlifecycle: {{hot: 7d}}"), Some("`weir` of http://es:9200")),
+        (es.to_owned(), format!("{es}\nlifecycle: {{hot: 30d}}"), None),
+        (es.to_owned(), "endpoint: http://other:9200\nlifecycle: {hot: 7d}".to_owned(), None),
+        // By another name where indices are named by a person, but for what has no index of its own.
+        (dated("a", 7), dated("a", 9), Some("`weir")),
+        (
+            format!("{es}\nlifecycle: {{hot: 7d, cold: 0d}}"),
+            format!("{es}\nlifecycle: {{hot: 7d, cold: 1d}}"),
+            Some("7 days hot, 90 warm, 0 cold there"),
+        ),
+    ];
+    for (first, second, expected) in cases {
+        let context = |id: &str, of: &BuildContext| BuildContext { id: ComponentId::parse(id).unwrap(), ..of.clone() };
+        let around = build_context(Extensions::default());
+        config(&first).build(context("elasticsearch/a", &around)).unwrap();
+        let built = config(&second).build(context("elasticsearch/b", &around));
+        match (built, expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(words)) => {
+                let said = error.to_string();
+                assert!(said.contains("`elasticsearch/a`") && said.contains(words), "{said}");
+            }
+            (built, _) => panic!("{first}\n{second}\n{:?}", built.err()),
+        }
+    }
 }

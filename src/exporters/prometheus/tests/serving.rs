@@ -45,6 +45,7 @@ async fn start(pairs: &[(&str, ConfigValue)]) -> Running {
     assert!(!found.has_errors(), "{found:?}");
     let context = BuildContext {
         notes: crate::component::Notes::default(),
+        claims: crate::component::Claims::default(),
         sockets: Arc::default(),
         is_reload: false,
         id: ComponentId::parse("prometheus/test").unwrap(),

@@ -84,6 +84,7 @@ impl Running {
 fn context(telemetry: &Telemetry, clock: &Clock) -> BuildContext {
     BuildContext {
         notes: Notes::default(),
+        claims: crate::component::Claims::default(),
         sockets: Arc::default(),
         is_reload: false,
         id: ComponentId::parse("host_metrics").unwrap(),

@@ -110,6 +110,7 @@ impl Setup {
         let health = Arc::new(Health::default());
         let context = BuildContext {
             notes: crate::component::Notes::default(),
+            claims: crate::component::Claims::default(),
             sockets: Arc::default(),
             is_reload: false,
             id: ComponentId::parse("otlp").unwrap(),

@@ -113,6 +113,7 @@ async fn an_authenticator_that_is_not_there_stops_the_start() {
     let config = Config::read(&loaded.node, &mut found);
     let context = BuildContext {
         notes: crate::component::Notes::default(),
+        claims: crate::component::Claims::default(),
         sockets: Arc::default(),
         is_reload: false,
         id: ComponentId::parse("otlp").unwrap(),
