@@ -155,6 +155,10 @@ impl<L> Side<L> {
 
 /// Rows of a page.
 const PAGE: usize = 512;
+/// Rows that are written into a snapshot together. Whoever counts while one is made writes those of a piece that it is the first to change: with
+/// whole pages, a request of 512 spans of as many rows wrote all 100,000 of them.
+const PIECE: usize = 4;
+const PIECES: usize = PAGE / PIECE;
 /// Numbers of a row before its buckets: sum, size, last update.
 const FIXED: usize = 3;
 
@@ -280,7 +284,7 @@ impl<L> RowStore<L> {
         let exponential = self.shape.exponential.map(|(max_size, scale)| Box::new(ExponentialHistogram::new(max_size, scale)));
         let (page, at) = place(row);
         let stride = self.stride;
-        self.before_change(page);
+        self.before_change(row);
         if let Some(page) = self.pages.get_mut(page)
             && let (Some(front), Some(side)) = (page.fronts.get_mut(at), page.sides.get_mut(at))
         {
@@ -305,7 +309,8 @@ impl<L> RowStore<L> {
     }
 
     fn grow(&mut self) -> u32 {
-        self.before_change(self.pages.len().wrapping_sub(1));
+        // How many rows it has is written with its first piece.
+        self.before_changes(self.pages.len().saturating_sub(1));
         let full = self.pages.last().is_none_or(|page| page.fronts.len() == PAGE);
         if full {
             // The first page grows as it is needed, so that a small store is small.
@@ -329,7 +334,7 @@ impl<L> RowStore<L> {
     pub fn observe(&mut self, row: RowId, observation: &Observation) -> u32 {
         let bucket = self.shape.bounds.partition_point(|bound| *bound < observation.value);
         let (page, at) = place(row.0);
-        self.before_change(page);
+        self.before_change(row.0);
         let Some(page) = self.pages.get_mut(page) else { return 0 };
         let start = at * self.stride;
         if let Some(numbers) = page.numbers.get_mut(start..start + self.stride)
@@ -354,7 +359,7 @@ impl<L> RowStore<L> {
     #[inline]
     pub fn offer(&mut self, row: RowId, bucket: u32, millis: u32, error: bool, candidate: impl FnOnce() -> Option<Candidate>) {
         let (page, at) = place(row.0);
-        self.before_change(page);
+        self.before_change(row.0);
         let Some(front) = self.pages.get_mut(page).and_then(|page| page.fronts.get_mut(at)) else { return };
         if front.gate.opens(bucket, millis, error)
             && let Some(candidate) = candidate()
@@ -458,7 +463,7 @@ impl<L> RowStore<L> {
     /// Whether nobody has seen the row yet; from now on somebody has.
     pub fn take_fresh(&mut self, row: RowId) -> bool {
         let (page, at) = place(row.0);
-        self.before_change(page);
+        self.before_change(row.0);
         let side = self.pages.get_mut(page).and_then(|page| page.sides.get_mut(at));
         side.is_some_and(|side| std::mem::take(&mut side.fresh))
     }
@@ -473,7 +478,7 @@ impl<L> RowStore<L> {
         let exponential = self.shape.exponential.map(|(max_size, scale)| Box::new(ExponentialHistogram::new(max_size, scale)));
         let (page, at) = place(row.0);
         let stride = self.stride;
-        self.before_change(page);
+        self.before_change(row.0);
         let Some(page) = self.pages.get_mut(page) else { return };
         if let Some(numbers) = page.numbers.get_mut(at * stride..(at + 1) * stride) {
             for (number, word) in numbers.iter_mut().enumerate() {
@@ -492,7 +497,7 @@ impl<L> RowStore<L> {
     /// Takes a row out. Its place may be used again.
     pub fn remove(&mut self, row: RowId) {
         let (page, at) = place(row.0);
-        self.before_change(page);
+        self.before_change(row.0);
         let Some(page) = self.pages.get_mut(page) else { return };
         let (Some(front), Some(side)) = (page.fronts.get_mut(at), page.sides.get_mut(at)) else { return };
         if !side.live {
@@ -538,7 +543,7 @@ impl<L> RowStore<L> {
     /// From now on no row counts as one that nobody has seen.
     pub fn all_were_seen(&mut self) {
         for page in 0..self.pages.len() {
-            self.before_change(page);
+            self.before_changes(page);
         }
         for side in self.pages.iter_mut().flat_map(|page| &mut page.sides) {
             side.fresh = false;
@@ -557,13 +562,15 @@ impl<L> RowStore<L> {
         out.count(self.vacant.len());
         self.vacant.iter().for_each(|row| out.number(*row));
         out.count(self.pages.len());
-        self.saving = Some(Box::new(Saving::of(self.pages.len())));
+        self.saving = Some(Box::new(Saving::of(self.pages.len() * PIECES)));
     }
 
-    /// Writes one page; false: all are written.
+    /// Writes as many rows as a page has; false: all are written.
     pub fn save_page(&mut self) -> bool {
-        let Some(page) = self.saving.as_mut().and_then(|saving| saving.due()) else { return false };
-        self.save(page);
+        for number in 0..PIECES {
+            let Some(piece) = self.saving.as_mut().and_then(|saving| saving.due()) else { return number > 0 };
+            self.save(piece);
+        }
         true
     }
 
@@ -572,21 +579,28 @@ impl<L> RowStore<L> {
         self.saving.take().map(|saving| *saving)
     }
 
-    /// A page is about to change.
+    /// A row is about to change.
     #[inline]
-    fn before_change(&mut self, page: usize) {
+    fn before_change(&mut self, row: u32) {
         if self.saving.is_some() {
-            self.save(page);
+            self.save(row as usize / PIECE);
+        }
+    }
+
+    /// All rows of a page are.
+    fn before_changes(&mut self, page: usize) {
+        if self.saving.is_some() {
+            (page * PIECES..(page + 1) * PIECES).for_each(|piece| self.save(piece));
         }
     }
 
     #[cold]
-    fn save(&mut self, number: usize) {
+    fn save(&mut self, piece: usize) {
         if let Some(saving) = &mut self.saving
-            && saving.wants(number)
-            && let Some(page) = self.pages.get(number)
+            && saving.wants(piece)
+            && let Some(page) = self.pages.get(piece / PIECES)
         {
-            saving.put(number, page.save(self.stride));
+            saving.put(piece, page.save(self.stride, piece % PIECES));
         }
     }
 
@@ -654,10 +668,14 @@ const EXTRA: u8 = 4;
 const EXEMPLARS: u8 = 8;
 
 impl<L> PageOfRows<L> {
-    fn save(&self, stride: usize) -> Vec<u8> {
+    /// One piece of the page; all of them, one behind the other, are the page.
+    fn save(&self, stride: usize, piece: usize) -> Vec<u8> {
         let mut out = Writer::new();
-        out.count(self.sides.len());
-        for ((front, side), numbers) in self.fronts.iter().zip(&self.sides).zip(self.numbers.chunks_exact(stride)) {
+        if piece == 0 {
+            out.count(self.sides.len());
+        }
+        let rows = self.fronts.iter().zip(&self.sides).zip(self.numbers.chunks_exact(stride));
+        for ((front, side), numbers) in rows.skip(piece * PIECE).take(PIECE) {
             if !side.live {
                 out.byte(0);
                 continue;

@@ -65,6 +65,43 @@ fn a_place_is_used_again_with_nothing_left_in_it() {
 }
 
 #[test]
+fn rows_are_written_down_as_they_stood_whatever_changes_meanwhile() {
+    let filled = || {
+        let mut store = store();
+        for number in 0..700 {
+            let row = store.find_or_insert(&key(0, &format!("row {number}")), 1).row;
+            store.observe(row, &seen(f64::from(number)));
+        }
+        store
+    };
+    let written = |meddle: &dyn Fn(&mut RowStore<()>)| {
+        let (mut store, mut out) = (filled(), Writer::new());
+        store.begin_saving(&mut out);
+        assert!(store.save_page(), "one of two pages");
+        meddle(&mut store);
+        while store.save_page() {}
+        store.saved().unwrap().finish(&mut out);
+        out.into_bytes()
+    };
+    let calm = written(&|_| {});
+    let beside = written(&|store| {
+        for number in [3, 511, 512, 600, 699] {
+            let row = store.find_or_insert(&key(0, &format!("row {number}")), 1).row;
+            store.observe(row, &seen(1.0));
+        }
+        let row = store.find_or_insert(&key(0, "row 650"), 1).row;
+        store.remove(row);
+        // The first takes the place of the one that went; the page gets longer with the others, and another page comes.
+        for number in 0..400 {
+            store.find_or_insert(&key(1, &format!("new {number}")), 1);
+        }
+        store.all_were_seen();
+    });
+    assert!(calm == beside);
+    assert_eq!(RowStore::<()>::read(filled().shape().clone(), &mut Reader::new(&calm)).unwrap().len(), 700);
+}
+
+#[test]
 fn exponential_buckets_hold_what_their_bounds_say() {
     for max_size in [2, 5, 160] {
         let mut histogram = ExponentialHistogram::new(max_size, super::EXPONENTIAL_SCALE_MAX);
