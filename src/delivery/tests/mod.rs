@@ -54,9 +54,6 @@ impl Exporter for Scripted {
     fn export(&self, request: Request) -> BoxFuture<'_, Outcome> {
         let answer = self.answers.lock().pop_front();
         let judged = self.judge.map(|judge| judge(&request));
-        if std::env::var("TRACE_IT").is_ok() {
-            eprintln!("{:?} {:?}", Instant::now(), request.context().metadata);
-        }
         self.requests.lock().push(request);
         Box::pin(async move {
             tokio::time::sleep(self.takes).await;
