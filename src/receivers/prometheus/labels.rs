@@ -27,6 +27,11 @@ impl<'a> Labels<'a> {
         self.0.is_empty()
     }
 
+    /// Of all names and values.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// The value, empty where there is none.
     pub(super) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)

@@ -2,7 +2,8 @@
 //!
 //! In:   pages in text, OpenMetrics and protobuf, from targets that a Prometheus configuration names or discovers.
 //! Out:  OTLP metrics for the [`Inlet`]: one resource a `job` and `instance`, with `target_info`; `up` and `scrape_…`; markers for series that end.
-//! Full: pages on their way count in the door's budget; what finds no room is tried again until the target's next scrape is due.
+//! Full: pages on their way count in the door's budget, and 64 MiB of them are read and handed over at once; what finds no room is tried again
+//!       until the target's next scrape is due.
 //! Lost: a scrape that fails gives `up` 0 and markers, as in Prometheus. One that the door refuses gives nothing, counted
 //!       `weir_scrapes{outcome="refused"}`. Samples that are in no point are counted by reason (`weir_scrape_left_out_samples`).
 //!
@@ -44,9 +45,9 @@ mod web;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
-use self::{job::Job, pool::Pool, reports::Reports};
+use self::{job::Job, pool::Pool, reports::Reports, scrape::PAGES_BYTES_MAX};
 use crate::{
     component::{BuildContext, Receiver, ReceiverConfig, Stability},
     config::{Diagnostics, Node},
@@ -87,9 +88,12 @@ impl Receiver for Prometheus {
     fn start(self: Box<Self>, inlet: Arc<dyn Inlet>, shutdown: Shutdown) -> BoxFuture<'static, Result<Task, BuildError>> {
         async move {
             let Self { jobs, reports, clock } = *self;
+            let pages = Arc::new(Semaphore::new(PAGES_BYTES_MAX));
             let pools: Vec<Pool> = jobs
                 .into_iter()
-                .map(|job| Pool::new(Arc::new(job), inlet.clone(), clock.clone(), reports.clone(), shutdown.clone()))
+                .map(|job| {
+                    Pool::new(Arc::new(job), inlet.clone(), clock.clone(), reports.clone(), pages.clone(), shutdown.clone())
+                })
                 .collect();
             Ok(run(pools).boxed())
         }

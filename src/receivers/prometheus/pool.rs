@@ -2,8 +2,8 @@
 //!
 //! In:   groups of targets from the job's sources.
 //! Out:  a task a target.
-//! Full: a job has at most 10,000 targets; those beyond are not scraped, which the log says. With more than `target_limit` none is, as in
-//!       Prometheus.
+//! Full: a job has at most 10,000 targets, and 64 MiB of their labels; those beyond are not scraped, which the log says. With more than
+//!       `target_limit` none is, as in Prometheus.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 
 use super::{
     discovery::{Group, Said, Surroundings},
@@ -24,11 +27,15 @@ use super::{
     web::Web,
 };
 use crate::{
-    door::Inlet,
+    door::{Inlet, heavy},
     runtime::{Clock, Shutdown, TaskError},
 };
 
-const TARGETS_MAX: usize = 10_000;
+pub(super) const TARGETS_MAX: usize = 10_000;
+/// Of the labels of a job's targets, after relabelling.
+const BYTES_MAX: usize = 64 << 20;
+/// What relabelling one target is worth in bytes read, about.
+const WORK_BYTES: usize = 1 << 10;
 /// Targets that cannot be scraped and are named in the log, of each time that they are found.
 const NAMED_MAX: usize = 5;
 
@@ -42,11 +49,19 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(job: Arc<Job>, inlet: Arc<dyn Inlet>, clock: Clock, reports: Reports, shutdown: Shutdown) -> Self {
+    pub(super) fn new(
+        job: Arc<Job>,
+        inlet: Arc<dyn Inlet>,
+        clock: Clock,
+        reports: Reports,
+        pages: Arc<Semaphore>,
+        shutdown: Shutdown,
+    ) -> Self {
         let web = Arc::new(Web::new(job.web.clone(), inlet.budget().clone()));
         let series = reports.series(&job.name);
         let groups = vec![Vec::new(); job.sources.len()];
-        let shared = Shared { job, web, inlet, clock, reports, series, too_many: Arc::new(AtomicBool::new(false)) };
+        let too_many = Arc::new(AtomicBool::new(false));
+        let shared = Shared { job, web, inlet, clock, reports, series, pages, too_many };
         Self { shared, groups, running: HashMap::new(), tasks: JoinSet::new(), shutdown }
     }
 
@@ -79,7 +94,8 @@ impl Pool {
                     if let Some(known) = self.groups.get_mut(number) {
                         *known = groups;
                     }
-                    self.settle();
+                    let targets: usize = self.groups.iter().flatten().map(|group| group.bytes() + group.targets.len() * WORK_BYTES).sum();
+                    heavy(targets, || self.settle());
                 }
                 Some(ended) = self.tasks.join_next() => ended.map_err(|error| TaskError(error.into()))?,
                 Some(ended) = sources.join_next() => ended.map_err(|error| TaskError(error.into()))?,
@@ -101,10 +117,12 @@ impl Pool {
         let job = &self.shared.job;
         let (receiver, name) = (&*self.shared.reports.receiver, &job.name);
         let mut wanted = HashMap::new();
-        let (mut wrong, mut beyond) = (0_usize, 0_usize);
+        let (mut wrong, mut beyond, mut bytes) = (0_usize, 0_usize, 0_usize);
         for labels in self.groups.iter().flatten().flat_map(Group::each) {
             match target(job, &labels) {
-                Ok(Some(target)) if wanted.len() < TARGETS_MAX || wanted.contains_key(&target.id) => {
+                Ok(Some(target)) if wanted.contains_key(&target.id) => {}
+                Ok(Some(target)) if wanted.len() < TARGETS_MAX && bytes + target.bytes() <= BYTES_MAX => {
+                    bytes += target.bytes();
                     wanted.insert(target.id, target);
                 }
                 Ok(Some(_)) => beyond += 1,
@@ -123,17 +141,16 @@ impl Pool {
                 job = name,
                 targets = beyond,
                 limit = TARGETS_MAX,
-                "there are more targets than weir scrapes of one job"
+                "there are more targets than weir scrapes of one job, or more than 64 MiB of their labels"
             );
         }
+        self.shared.too_many.store(is_beyond(job.limits.targets, wanted.len() + beyond), Ordering::Relaxed);
         wanted
     }
 
     fn settle(&mut self) {
         let wanted = self.wanted();
-        let Shared { job, web, reports, too_many, .. } = &self.shared;
-        let limit = job.limits.targets;
-        too_many.store(limit > 0 && wanted.len() as u64 > limit, Ordering::Relaxed);
+        let Shared { job, reports, .. } = &self.shared;
         reports.targets(&job.name).set(i64::try_from(wanted.len()).unwrap_or(i64::MAX));
         self.running.retain(|id, removed| {
             let stays = wanted.contains_key(id);
@@ -146,18 +163,15 @@ impl Pool {
             if self.running.contains_key(&id) {
                 continue;
             }
-            match web.client(&target.url) {
-                Ok(client) => {
-                    let removed = Shutdown::new();
-                    self.running.insert(id, removed.clone());
-                    let scraper = Scraper::new(self.shared.clone(), target, client);
-                    self.tasks.spawn(scraper.run(removed, self.shutdown.clone()));
-                }
-                Err(error) => {
-                    let (receiver, url) = (&*reports.receiver, target.url.to_string());
-                    tracing::warn!(receiver, job = job.name, target = url, error = error.message(), "a target cannot be scraped");
-                }
-            }
+            let removed = Shutdown::new();
+            self.running.insert(id, removed.clone());
+            let scraper = Scraper::new(self.shared.clone(), target);
+            self.tasks.spawn(scraper.run(removed, self.shutdown.clone()));
         }
     }
+}
+
+/// 0: there is no limit.
+const fn is_beyond(limit: u64, targets: usize) -> bool {
+    limit > 0 && targets as u64 > limit
 }

@@ -14,11 +14,14 @@ use std::{
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use prometheus::IntGauge;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at},
+};
 
 use super::{
     duration,
-    job::{Job, Protocol, accept},
+    job::{BODY_BYTES_MAX, Job, Protocol, accept},
     memory::Memory,
     parse::{self, Fault, protobuf::Wanted},
     reports::Reports,
@@ -37,6 +40,8 @@ use crate::{
 
 /// Bodies are joined up to this size.
 const BODY_BYTES: usize = 2 << 20;
+/// Bytes of pages that are read at once and not handed over yet, each of which becomes several times as much on the way.
+pub(super) const PAGES_BYTES_MAX: usize = BODY_BYTES_MAX;
 /// How long markers of a target that is gone are offered to a door without room.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -49,6 +54,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) reports: Reports,
     pub(super) series: IntGauge,
+    /// Bytes of pages that may be read now, of all jobs.
+    pub(super) pages: Arc<Semaphore>,
     /// The job has more targets than `target_limit`: none of them is scraped.
     pub(super) too_many: Arc<AtomicBool>,
 }
@@ -94,7 +101,8 @@ impl Failed {
 pub(super) struct Scraper {
     shared: Shared,
     target: Target,
-    client: Client,
+    /// Made when it is first needed: certificates may come later than targets.
+    client: Option<Client>,
     memory: Memory,
     /// Series that stand in the gauge.
     counted: i64,
@@ -108,8 +116,8 @@ impl Drop for Scraper {
 }
 
 impl Scraper {
-    pub(super) fn new(shared: Shared, target: Target, client: Client) -> Self {
-        Self { shared, target, client, memory: Memory::default(), counted: 0, failing: None }
+    pub(super) fn new(shared: Shared, target: Target) -> Self {
+        Self { shared, target, client: None, memory: Memory::default(), counted: 0, failing: None }
     }
 
     /// Until `removed`, when all of its series end, or `shutdown`, when they go on after a restart.
@@ -143,6 +151,12 @@ impl Scraper {
         // Prometheus counts in milliseconds.
         let time = self.shared.clock.now().0 / 1_000_000 * 1_000_000;
         let fetched = self.fetch().await;
+        let pages = self.shared.pages.clone();
+        let bytes = fetched.as_ref().map_or(0, |fetched| fetched.body.len().min(PAGES_BYTES_MAX));
+        let Ok(_reading) = timeout_at(due, pages.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX))).await else {
+            self.tell(Some(("refused", "the pages of others were read until the next scrape was due".to_owned())));
+            return;
+        };
         let job = self.shared.job.clone();
         let target = self.target.clone();
         let mut page = Page::new(&job, &target.labels, &target.scheme, time);
@@ -219,18 +233,24 @@ impl Scraper {
         }
     }
 
-    async fn fetch(&self) -> Result<Fetched, Failed> {
+    async fn fetch(&mut self) -> Result<Fetched, Failed> {
         let Shared { job, web, too_many, .. } = &self.shared;
         if too_many.load(Ordering::Relaxed) {
             return Err(Failed::TooMany(job.limits.targets));
         }
+        let client = if let Some(client) = &self.client {
+            client
+        } else {
+            let made = web.client(&self.target.url).map_err(|error| Failed::Web(error.into()))?;
+            self.client.insert(made)
+        };
         let encoding = if job.compression { "gzip" } else { "identity" };
         let headers = [
             (ACCEPT, accept(&job.protocols, &job.escaping)),
             (ACCEPT_ENCODING, encoding.to_owned()),
             (HeaderName::from_static("x-prometheus-scrape-timeout-seconds"), format!("{}", self.target.timeout.as_secs_f64())),
         ];
-        let getting = web.get(&self.client, &self.target.url, &headers, job.limits.body_bytes);
+        let getting = web.get(client, &self.target.url, &headers, job.limits.body_bytes);
         match timeout(self.target.timeout, getting).await {
             Ok(got) => got.map_err(Failed::Web),
             Err(_) => Err(Failed::Late(self.target.timeout)),

@@ -10,6 +10,7 @@ use super::{
     labels::{INSTANCE, JOB, Labels},
     relabel, web,
 };
+use crate::config::shown_url;
 
 const ADDRESS: &str = "__address__";
 const SCHEME: &str = "__scheme__";
@@ -17,6 +18,8 @@ const METRICS_PATH: &str = "__metrics_path__";
 const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
 const PARAM: &str = "__param_";
+/// Letters of what is wrong that a message quotes.
+const SHOWN_MAX: usize = 200;
 
 /// The same for the same target in each life of weir: it decides when in the interval it is scraped.
 const PLACE: foldhash::fast::FixedState = foldhash::fast::FixedState::with_seed(0x5c4a_9e0f);
@@ -34,6 +37,13 @@ pub(super) struct Target {
     pub(super) id: u64,
 }
 
+impl Target {
+    /// Bytes that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.labels.bytes() + self.url.path().len() + self.url.query().map_or(0, str::len)
+    }
+}
+
 /// `None` where a rule drops it. Fails where it cannot be scraped.
 pub(super) fn target(job: &Job, found: &Labels<'_>) -> Result<Option<Target>, String> {
     let mut labels: Labels<'static> = Labels::default();
@@ -47,9 +57,9 @@ pub(super) fn target(job: &Job, found: &Labels<'_>) -> Result<Option<Target>, St
             labels.push(format!("{PARAM}{name}"), first.clone());
         }
     }
-    for (name, value) in found.iter() {
-        labels.set(name, value.to_owned());
-    }
+    // What is empty is not there, as in Prometheus: the job's own stays.
+    let found = found.iter().filter(|(_, value)| !value.is_empty());
+    labels.set_all(found.map(|(name, value)| (name.to_owned().into(), value.to_owned().into())));
     if !relabel::apply(&job.relabel, &mut labels) {
         return Ok(None);
     }
@@ -57,18 +67,22 @@ pub(super) fn target(job: &Job, found: &Labels<'_>) -> Result<Option<Target>, St
     if address.is_empty() {
         return Err("it has no address".to_owned());
     }
-    if address.contains('/') {
-        return Err(format!("`{address}` is not host:port; scheme and path have keys of their own (`scheme`, `metrics_path`)"));
+    if address.contains('@') {
+        return Err("its address has an `@`; user and password are in `basic_auth`".to_owned());
+    }
+    if address.contains(['/', '?', '#']) {
+        let shown = shown(&address);
+        return Err(format!("`{shown}` is not host:port; scheme and path have keys of their own (`scheme`, `metrics_path`)"));
     }
     let scheme = labels.get(SCHEME).to_owned();
     if !matches!(scheme.as_str(), "http" | "https") {
-        return Err(format!("`{scheme}` is neither http nor https"));
+        return Err(format!("`{}` is neither http nor https", shown(&scheme)));
     }
     let span = |name: &str| {
         let text = labels.get(name);
         duration::parse(text)
             .filter(|span| !span.is_zero())
-            .ok_or_else(|| format!("`{text}` of `{name}` is not a duration above 0"))
+            .ok_or_else(|| format!("`{}` of `{name}` is not a duration above 0", shown(text)))
     };
     let (interval, timeout) = (span(INTERVAL)?, span(TIMEOUT)?);
     if timeout > interval {
@@ -79,7 +93,7 @@ pub(super) fn target(job: &Job, found: &Labels<'_>) -> Result<Option<Target>, St
         labels.set(INSTANCE, address);
     }
     labels.retain(|name| !name.starts_with("__"));
-    labels.finish().map_err(|name| format!("the label `{name}` is there twice"))?;
+    labels.finish().map_err(|name| format!("the label `{}` is there twice", shown(&name)))?;
     let id = PLACE.hash_one((labels.iter().collect::<Vec<_>>(), url.to_string(), interval, timeout));
     Ok(Some(Target { labels, url, scheme, interval, timeout, id }))
 }
@@ -99,7 +113,15 @@ fn url(job: &Job, labels: &Labels<'_>, scheme: &str, address: &str) -> Result<Ur
     let query = web::query(&params);
     let mark = if query.is_empty() { "" } else { "?" };
     let text = format!("{scheme}://{address}{slash}{path}{mark}{query}");
-    text.parse::<Uri>().map_err(|error| format!("`{text}` is not a URL: {error}"))
+    // Parameters may be secrets.
+    text.parse::<Uri>()
+        .map_err(|error| format!("`{}` is not a URL: {error}", shown(&format!("{scheme}://{address}{slash}{path}"))))
+}
+
+/// A text of somebody else's as a message has it: not too long, without passwords.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(SHOWN_MAX).collect();
+    shown_url(&short).escape_debug().to_string()
 }
 
 /// How long after now it is scraped first: targets are spread over their interval, each at its own place in it.

@@ -16,6 +16,7 @@ use http::{
 };
 use parking_lot::Mutex;
 
+use super::job::BODY_BYTES_MAX;
 use crate::{
     config::{Secret, shown_url},
     door::{
@@ -116,7 +117,7 @@ pub(super) enum Failure {
     Status(u16),
     #[error("it redirects to {0}, which weir does not follow: {1}")]
     Redirect(String, &'static str),
-    #[error("the answer is larger than {0} bytes")]
+    #[error("the answer is larger than {0} bytes{own}", own = if *.0 >= BODY_BYTES_MAX { ", the most that weir reads" } else { "" })]
     TooLarge(usize),
     #[error("{0}")]
     Body(String),

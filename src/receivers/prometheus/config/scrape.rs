@@ -6,13 +6,15 @@ use serde::{Deserialize, de, de::IgnoredAny};
 
 use super::{Common, Word, protocol, protocols, web::WebKeys, written};
 use crate::{
-    config::{Diagnostics, Node, Origin, read2, suggest},
+    config::{Diagnostics, Node, Origin, read2, shown_url, suggest},
     receivers::prometheus::{
         discovery::{Dns, Files, Group, Record, Server, Source},
         duration::{self, Span},
         job::{BODY_BYTES_MAX, Job, Limits, Protocol},
         labels::Labels,
+        pool::TARGETS_MAX,
         relabel::{Action, Rule, pattern},
+        translate::SAMPLES_MAX,
     },
 };
 
@@ -316,20 +318,7 @@ impl Reading<'_> {
                 known
             }
         };
-        let limits = Limits {
-            body_bytes: match keys.body_size_limit.unwrap_or(global.body_size_limit).0 {
-                0 => BODY_BYTES_MAX,
-                bytes => usize::try_from(bytes).unwrap_or(usize::MAX).min(BODY_BYTES_MAX),
-            },
-            samples: match keys.sample_limit.unwrap_or(global.sample_limit) {
-                0 => u64::MAX,
-                samples => samples,
-            },
-            labels: keys.label_limit.unwrap_or(global.label_limit),
-            label_name: keys.label_name_length_limit.unwrap_or(global.label_name_length_limit),
-            label_value: keys.label_value_length_limit.unwrap_or(global.label_value_length_limit),
-            targets: keys.target_limit.unwrap_or(global.target_limit),
-        };
+        let limits = self.limits(&keys);
         let always = keys.always_scrape_classic_histograms.or(keys.scrape_classic_histograms);
         let sources = self.sources(&keys);
         let escaping = self.escaping(&keys);
@@ -390,29 +379,53 @@ impl Reading<'_> {
         }
     }
 
-    fn interval(&mut self, keys: &Keys) -> Duration {
-        let interval = keys.scrape_interval.or(self.common.global.scrape_interval).map_or(INTERVAL, |span| span.0);
-        if interval.is_zero() {
-            self.found.error(self.either("scrape_interval"), "`scrape_interval` has to be above 0", None);
-            return INTERVAL;
+    /// 0 is what is not written, here as in `global`.
+    fn limits(&mut self, keys: &Keys) -> Limits {
+        let global = &self.common.global;
+        let own = |own: Option<u64>, global: u64| own.filter(|own| *own > 0).unwrap_or(global);
+        let body_bytes = own(keys.body_size_limit.map(|bytes| bytes.0), global.body_size_limit.0);
+        let samples = own(keys.sample_limit, global.sample_limit);
+        let targets = own(keys.target_limit, global.target_limit);
+        let limits = Limits {
+            body_bytes: match usize::try_from(body_bytes).unwrap_or(usize::MAX) {
+                0 => BODY_BYTES_MAX,
+                bytes => bytes.min(BODY_BYTES_MAX),
+            },
+            samples: if samples == 0 { u64::MAX } else { samples },
+            labels: own(keys.label_limit, global.label_limit),
+            label_name: own(keys.label_name_length_limit, global.label_name_length_limit),
+            label_value: own(keys.label_value_length_limit, global.label_value_length_limit),
+            targets,
+        };
+        for (key, written, most, what) in [
+            ("body_size_limit", body_bytes, BODY_BYTES_MAX as u64, "bytes of a page"),
+            ("sample_limit", samples, SAMPLES_MAX, "samples of a page"),
+            ("target_limit", targets, TARGETS_MAX as u64, "targets of a job"),
+        ] {
+            if written > most {
+                let message = format!("`{key}` ({written}) is above what weir takes");
+                self.found.ineffective(self.either(key), message, format!("the limit is {most} {what}"));
+            }
         }
-        interval
+        limits
+    }
+
+    fn interval(&self, keys: &Keys) -> Duration {
+        let written = |span: Option<Span>| span.filter(|span| !span.0.is_zero());
+        written(keys.scrape_interval).or(written(self.common.global.scrape_interval)).map_or(INTERVAL, |span| span.0)
     }
 
     fn timeout(&mut self, keys: &Keys, interval: Duration) -> Duration {
-        let global = self.common.global.scrape_timeout;
-        match keys.scrape_timeout {
-            Some(Span(own)) if own.is_zero() || own > interval => {
-                let message = format!(
-                    "`scrape_timeout` ({}) has to be above 0 and at most the interval ({})",
-                    duration::text(own),
-                    duration::text(interval)
-                );
+        let written = |span: Option<Span>| span.map(|span| span.0).filter(|span| !span.is_zero());
+        match written(keys.scrape_timeout) {
+            Some(own) if own > interval => {
+                let (own, most) = (duration::text(own), duration::text(interval));
+                let message = format!("`scrape_timeout` ({own}) is longer than the interval ({most})");
                 self.found.error(self.at("scrape_timeout"), message, None);
                 interval
             }
-            Some(Span(own)) => own,
-            None => global.map_or(TIMEOUT, |span| span.0).min(interval),
+            Some(own) => own,
+            None => written(self.common.global.scrape_timeout).unwrap_or(TIMEOUT).min(interval),
         }
     }
 
@@ -457,9 +470,11 @@ impl Reading<'_> {
         if !keys.static_configs.is_empty() {
             let node = self.node.nearest("static_configs");
             for (one, node) in keys.static_configs.iter().zip(node.items()) {
+                // Where there are rules an address may be anything: what is asked on behalf of it is in another label then.
+                let plain = keys.relabel_configs.is_empty();
                 for (target, at) in one.targets.iter().zip(node.nearest("targets").items()) {
-                    if target.0.contains('/') {
-                        let message = format!("`{}` is not host:port", target.0);
+                    if plain && target.0.contains('/') {
+                        let message = format!("`{}` is not host:port", shown_url(&target.0));
                         let help = "scheme and path have keys of their own: `scheme`, `metrics_path`".to_owned();
                         self.found.error(at.origin, message, Some(help));
                     }

@@ -1,8 +1,10 @@
 //! Targets by name: each address that a name has is one.
 //!
-//! Spec: Prometheus, `dns_sd_config`, of it A and AAAA. A name that cannot be looked up keeps the targets that it had.
+//! Spec: Prometheus, `dns_sd_config`, of it A and AAAA. A name that cannot be looked up keeps the targets that it had; one that does not
+//! exist has none.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -42,7 +44,13 @@ impl Dns {
                         changed |= *known != group;
                         *known = group;
                     }
-                    Err(error) => fault = fault.or(Some((name, error.to_string()))),
+                    Err(error) => {
+                        if is_absent(&error) {
+                            changed |= !known.targets.is_empty();
+                            known.targets.clear();
+                        }
+                        fault = fault.or(Some((name, error.to_string())));
+                    }
                 }
             }
             match fault {
@@ -68,5 +76,30 @@ impl Dns {
         let mut group = Group { targets, ..Group::default() };
         group.labels.set("__meta_dns_name", name.to_owned());
         group
+    }
+}
+
+/// Whether the answer was that there is no such name, or no address of it. The system's resolver says it in words only: those of glibc and
+/// musl, which are English as long as nobody sets a locale.
+fn is_absent(error: &io::Error) -> bool {
+    const WORDS: [&str; 4] = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "Name has no usable address",
+    ];
+    let text = error.to_string();
+    error.kind() == io::ErrorKind::NotFound || WORDS.iter().any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_gone_is_not_one_that_cannot_be_looked_up() {
+        let said = |words: &str| is_absent(&io::Error::other(format!("failed to lookup address information: {words}")));
+        assert!(said("Name or service not known") && said("Name does not resolve"));
+        assert!(!said("Temporary failure in name resolution") && !said("Try again"));
     }
 }

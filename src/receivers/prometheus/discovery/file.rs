@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    io::Read as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -19,6 +20,8 @@ use crate::config::document;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Files of one pattern.
 const FILES_MAX: usize = 1000;
+/// Largest list that is read.
+const LIST_BYTES_MAX: u64 = 16 << 20;
 
 /// One of `file_sd_configs`.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,12 +122,29 @@ impl Files {
 }
 
 fn targets(path: &Path) -> Result<Vec<Group>, String> {
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = list(path).map_err(|error| error.to_string())?;
+    if text.trim().is_empty() && path.extension().is_some_and(|extension| extension == "json") {
+        // Whoever writes it in place has emptied it first.
+        return Err("it is empty, which is no JSON".to_owned());
+    }
     let mut groups = groups(&document(&text)?)?;
     for group in &mut groups {
         group.labels.set("__meta_filepath", path.display().to_string());
     }
     Ok(groups)
+}
+
+fn list(path: &Path) -> io::Result<String> {
+    // A pipe would be waited for, a device read without end.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    fs::File::open(path)?.take(LIST_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LIST_BYTES_MAX {
+        return Err(io::Error::other(format!("it is larger than {} MiB", LIST_BYTES_MAX >> 20)));
+    }
+    Ok(text)
 }
 
 fn matching(path: &str) -> io::Result<Vec<PathBuf>> {
@@ -141,9 +161,13 @@ fn matching(path: &str) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    for entry in entries.take(FILES_MAX) {
+    for entry in entries {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| pattern.is_match(name)) {
+            if found.len() == FILES_MAX {
+                // Which of them come first is chance: targets would end and come back.
+                return Err(io::Error::other(format!("more than {FILES_MAX} files match")));
+            }
             found.push(entry.path());
         }
     }

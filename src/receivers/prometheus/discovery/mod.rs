@@ -28,6 +28,12 @@ use crate::{
 
 /// Targets of one source are not more than this.
 const TARGETS_MAX: usize = 100_000;
+/// Labels of one group.
+const LABELS_MAX: usize = 256;
+/// Bytes of a group's labels, and of one target.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of all targets of a source, each with the labels of its group.
+const BYTES_MAX: usize = 64 << 20;
 
 /// Targets with what is known of all of them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +44,11 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Bytes of all its targets, each with its labels.
+    pub(super) fn bytes(&self) -> usize {
+        self.targets.iter().map(|target| target.len() + self.labels.bytes()).sum()
+    }
+
     /// The labels of each target before relabelling.
     pub(super) fn each(&self) -> impl Iterator<Item = Labels<'static>> {
         self.targets.iter().map(|target| {
@@ -123,7 +134,7 @@ pub(super) fn groups(node: &Node) -> Result<Vec<Group>, String> {
         Value::Null => &[],
         _ => return Err(format!("a list of `targets` and `labels` is expected, this is {}", node.kind())),
     };
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0_usize);
     let mut groups = Vec::with_capacity(items.len());
     for item in items {
         let Value::Map(entries) = &item.value else { return Err(format!("a group is a map, this is {}", item.kind())) };
@@ -132,27 +143,49 @@ pub(super) fn groups(node: &Node) -> Result<Vec<Group>, String> {
             match key.word().map(|word| &**word) {
                 Some("targets") => {
                     for target in value.items() {
-                        group.targets.push(text(target).ok_or("a target is a text, `host:port`")?);
+                        let target = text(target).ok_or("a target is a text, `host:port`")?;
+                        if target.len() > TEXT_BYTES_MAX {
+                            return Err(format!("a target is longer than {} KiB", TEXT_BYTES_MAX >> 10));
+                        }
+                        bytes += target.len();
+                        count += 1;
+                        within(count, bytes)?;
+                        group.targets.push(target);
                     }
-                    count += group.targets.len();
                 }
                 Some("labels") => {
+                    let mut own = 0;
                     for (name, value) in value.entries() {
                         let (Some(name), Some(value)) = (text(name), text(value)) else {
                             return Err("labels are texts".to_owned());
                         };
+                        own += name.len() + value.len();
                         group.labels.push(name, value);
+                        if group.labels.len() > LABELS_MAX || own > TEXT_BYTES_MAX {
+                            let kib = TEXT_BYTES_MAX >> 10;
+                            return Err(format!("a group has more than {LABELS_MAX} labels, or more than {kib} KiB of them"));
+                        }
                     }
                 }
                 other => return Err(format!("a group has `targets` and `labels`, not `{}`", other.unwrap_or_default())),
             }
         }
-        if count > TARGETS_MAX {
-            return Err(format!("it lists more than {TARGETS_MAX} targets"));
-        }
+        // Each target gets them, and a group without targets keeps them.
+        bytes = bytes.saturating_add(group.labels.bytes().saturating_mul(group.targets.len().max(1)));
+        within(count, bytes)?;
         groups.push(group);
     }
     Ok(groups)
+}
+
+fn within(count: usize, bytes: usize) -> Result<(), String> {
+    if count > TARGETS_MAX {
+        return Err(format!("it lists more than {TARGETS_MAX} targets"));
+    }
+    if bytes > BYTES_MAX {
+        return Err(format!("its targets with their labels are more than {} MiB", BYTES_MAX >> 20));
+    }
+    Ok(())
 }
 
 /// A scalar as it would be written.

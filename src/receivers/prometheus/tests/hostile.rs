@@ -93,3 +93,37 @@ fn a_long_description_of_many_scopes_is_not_written_for_each_of_them_without_end
     text::read(page.as_bytes(), false, &mut out).unwrap();
     assert!(matches!(out.write(&mut Sheet::default()), Err(Fault::Limit(text)) if text.contains("256 MiB")));
 }
+
+#[test]
+fn labels_of_many_buckets_are_not_copied_without_end() {
+    // On a page of protobuf they stand once, and each bucket of two bytes has them.
+    let label = [b"\x0a\x01x\x12\x80\x80\x40".as_slice(), "x".repeat(1 << 20).as_bytes()].concat();
+    let buckets = b"\x1a\x00".repeat(2000);
+    let histogram = [message(7, &buckets), Vec::new()].concat();
+    let metric = [message(1, &label), histogram].concat();
+    let family = [b"\x0a\x01a\x18\x04".as_slice(), &message(4, &metric)].concat();
+    let mut page = Vec::new();
+    crate::otlp::wire::put_varint(&mut page, family.len() as u64);
+    page.extend_from_slice(&family);
+    let (_, fault) = told(&job(""), Format::Protobuf, &page).unwrap_err();
+    assert!(matches!(&fault, Fault::Limit(text) if text.contains("1 GiB")), "{fault:?}");
+}
+
+#[test]
+fn a_resource_has_as_many_attributes_as_one_series_may_have_labels() {
+    let mut page = String::new();
+    for number in 0..3000 {
+        writeln!(page, "target_info{{l{number}=\"1\"}} 1").unwrap();
+    }
+    let (job, labels) = (job(""), target_labels());
+    let mut out = Page::new(&job, &labels, "http", NOW);
+    text::read(page.as_bytes(), false, &mut out).unwrap();
+    assert!(out.lost.contains(&(3000 - 1024)), "{:?}", out.lost);
+}
+
+fn message(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    crate::otlp::wire::put_varint(&mut out, content.len() as u64);
+    out.extend_from_slice(content);
+    out
+}

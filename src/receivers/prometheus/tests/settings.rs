@@ -58,7 +58,7 @@ api_server: {enabled: true}
         "9:7 error: weir does not find targets by `kubernetes_sd_configs`",
         "10:35 error: `http://h:1/metrics` is not host:port",
         "11:17 error: there are two jobs `a`",
-        "13:23 error: `scrape_timeout` (10s) has to be above 0 and at most the interval (5s)",
+        "13:23 error: `scrape_timeout` (10s) is longer than the interval (5s)",
         "14:15 error: `ftp` is neither http nor https",
         "16:20 error: `kep` is not an action of relabelling (did you mean `keep`?)",
         "without `type` it asks for SRV records",

@@ -34,6 +34,10 @@ use crate::{exposition::translation::unit_code, otlp::wire};
 pub(super) const SAMPLES_MAX: u64 = 1_000_000;
 /// A page becomes at most so many bytes of OTLP: descriptions are written again for each scope, attributes for each resource.
 const OUT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of labels that are worked on for one page: a histogram's stand on a page of protobuf once, and belong to each of its buckets.
+const LABEL_BYTES_MAX: usize = 1 << 30;
+/// Attributes of one resource by all of its `target_info`.
+const INFO_MAX: usize = 1024;
 /// The value by which Prometheus says that a series has ended.
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 /// As the Collector's receiver names the scope of what names none.
@@ -163,6 +167,8 @@ pub(super) struct Page<'j> {
     attributes: Vec<u8>,
     /// Families that were written.
     written: usize,
+    /// Bytes of labels so far.
+    label_bytes: usize,
     /// Lines of the page, and those that relabelling left.
     pub(super) scraped: u64,
     pub(super) kept: u64,
@@ -189,6 +195,7 @@ impl<'j> Page<'j> {
             point_of: FastMap::default(),
             attributes: Vec::new(),
             written: 0,
+            label_bytes: 0,
             scraped: 0,
             kept: 0,
             lost: [0; Lost::ALL.len()],
@@ -326,11 +333,17 @@ impl<'j> Page<'j> {
 
     fn describe_resource(&mut self, resource: usize, labels: &Labels<'_>) {
         let Some(resource) = self.resources.get_mut(resource) else { return };
+        let mut left_out = false;
         for (name, value) in labels.iter().filter(|(name, _)| !matches!(*name, NAME | JOB | INSTANCE)) {
+            let has_room = resource.info.len() < INFO_MAX;
             match resource.info.iter_mut().find(|(known, _)| known == name) {
                 Some((_, known)) => value.clone_into(known),
-                None => resource.info.push((name.to_owned(), value.to_owned())),
+                None if has_room => resource.info.push((name.to_owned(), value.to_owned())),
+                None => left_out = true,
             }
+        }
+        if left_out {
+            self.lose(Lost::Unsupported);
         }
     }
 
@@ -660,6 +673,10 @@ impl Taker for Page<'_> {
         let Sample { mut labels, value, time, start, exemplars } = sample;
         self.scraped += 1;
         self.own(&mut labels);
+        self.label_bytes = self.label_bytes.saturating_add(labels.bytes());
+        if self.label_bytes > LABEL_BYTES_MAX {
+            return Err(Fault::Limit("the labels of its samples are more than 1 GiB together".to_owned()));
+        }
         if !self.job.metric_relabel.is_empty() && !relabel::apply(&self.job.metric_relabel, &mut labels) {
             return Ok(());
         }

@@ -14,6 +14,8 @@ use crate::{
 
 /// A bucket's number may be this far from the last one: a histogram of so many empty buckets is none that was counted.
 const BUCKETS_MAX: usize = 1 << 16;
+/// Prometheus' schemas that are scales of OTLP; -53 is that of bounds which are written out.
+const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
 
 pub(super) fn put_exemplar(out: &mut Vec<u8>, exemplar: &Exemplar<'_>) {
     let id = |wanted: &str, bytes: usize| {
@@ -107,6 +109,9 @@ pub(super) fn write_point(data: u32, point: &mut Point, attributes: &[u8], sheet
             });
         }
         What::Native(native) => {
+            if !SCHEMAS.contains(&native.schema) {
+                return Err(Lost::Unsupported);
+            }
             let (positive, negative) = (dense(&native.positive)?, dense(&native.negative)?);
             let ended = native.sum.to_bits() == STALE;
             sheet.point(|out| {
